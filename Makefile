@@ -1,0 +1,75 @@
+# The task list. `make run` and `make test` are all that a fresh machine needs.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+HOST ?= 127.0.0.1
+PORT ?= 8000
+SCRATCH := reports/smoke
+
+.PHONY: help setup run test lint fmt smoke backup-ledger placeholder-check precommit ci-guard lock docs
+
+help: ## Show the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Build the environment in .venv from requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "dpdau needs Python 3.11 or newer; found $$(python3 --version)."; exit 1; }
+	@python3 -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.13'
+	@echo "Installing the locked dependencies into $(VENV) ..."
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --require-hashes requirements.lock
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --editable .
+	@touch $(STAMP)
+
+run: setup ## Start the service with real demo data, show its numbers, address and key
+	@$(BIN)/dpdau serve --demo --host $(HOST) --port $(PORT)
+
+test: setup lint ## Run all checks and tests, then write reports/budget-snapshot.json and coverage.xml
+	@rm -f .coverage .coverage.*
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup --cov --cov-report=
+	@$(BIN)/coverage xml -q
+	@$(MAKE) --no-print-directory smoke
+	@echo "Wrote coverage.xml and reports/budget-snapshot.json."
+
+smoke: setup ## Real data in, numbers out, on a scratch data directory, through the command line
+	@rm -rf $(SCRATCH) && mkdir -p $(SCRATCH)
+	@cd $(SCRATCH) && export DATA_DIR=data && dpdau=$(abspath $(BIN))/dpdau && \
+	  $$dpdau init --yes >/dev/null && \
+	  $$dpdau ingest --from cdnow >/dev/null && \
+	  $$dpdau dau --day 1997-03-31 && $$dpdau wau --end 1997-03-31 && $$dpdau mau --end 1997-03-31 && \
+	  $$dpdau audit && \
+	  $$dpdau budget all --day 1997-03-31 --snapshot >/dev/null
+	@cp $(SCRATCH)/data/reports/budget-snapshot.json reports/budget-snapshot.json
+
+lint: setup ## Format, lint, types, import contracts
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>&1 | tail -n 20
+
+fmt: setup ## Format and apply safe fixes
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+docs: setup ## Regenerate the reference pages and the OpenAPI snapshot
+	@DPDAU_UPDATE_SNAPSHOTS=1 $(BIN)/python -m pytest -q tests/surface/test_docs.py tests/surface/test_openapi.py
+
+backup-ledger: setup ## Copy the ledger of DATA_DIR, online and consistent, to DATA_DIR/backups
+	@$(BIN)/dpdau backup
+
+placeholder-check: setup ## Fail where a setting is undocumented, unread, or documented and gone
+	@$(BIN)/python -m pytest -q tests/surface/test_docs.py -k setting
+
+ci-guard: setup ## Fail where SERVICE_API_KEY is unset or a known default
+	@$(BIN)/dpdau doctor --check api-key
+
+precommit: lint placeholder-check ## What to run before a commit
+	@$(BIN)/python -m pytest -q -n 2 -m 'not slow and not statistical'
+
+lock: setup ## Resolve the dependencies again into requirements.lock (no index addresses)
+	@$(BIN)/uv lock --quiet --upgrade
+	@$(BIN)/uv export --quiet --no-header --no-annotate --no-emit-project --all-groups -o requirements.lock

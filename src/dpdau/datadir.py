@@ -1,0 +1,123 @@
+"""The data directory: where each thing lives, its permissions, and who is using it."""
+
+import fcntl
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from dpdau.errors import DataDirInUseError, StoreUnavailableError
+
+_LOCK_NAME: Final = "service.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class DataDir:
+    """The layout under `DATA_DIR`; folders are 0700, files 0600."""
+
+    root: Path
+
+    def create(self) -> Self:
+        """Makes the folders that are missing.
+
+        Raises:
+            StoreUnavailableError: They cannot be made here.
+        """
+        try:
+            for folder in (self.root, self.activity, self.ledgers, self.keyring, self.reports):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"Expected a folder that can be written, found {self.root}: {error.strerror}."
+            ) from None
+        return self
+
+    @property
+    def activity(self) -> Path:
+        """The private activity store."""
+        return self.root / "activity"
+
+    @property
+    def ledgers(self) -> Path:
+        """The ledger, where it is SQLite."""
+        return self.root / "ledgers"
+
+    @property
+    def mark(self) -> Path:
+        """The ledger's high-water mark, outside the ledger's own folder."""
+        return self.root / "ledger.mark.json"
+
+    @property
+    def keyring(self) -> Path:
+        """The salts of the pseudonym keys."""
+        return self.root / "keyring"
+
+    @property
+    def backups(self) -> Path:
+        """Where backups go unless told otherwise."""
+        return self.root / "backups"
+
+    @property
+    def reports(self) -> Path:
+        """The budget snapshot."""
+        return self.root / "reports"
+
+    def use(self) -> "DataDirUse":
+        """Marks the directory as used by a command, until closed.
+
+        Raises:
+            DataDirInUseError: A service owns it; the error names the service's URL.
+        """
+        return DataDirUse(self._lock(fcntl.LOCK_SH))
+
+    def own(self, url: str) -> "DataDirUse":
+        """Marks the directory as owned by the service at `url`, until closed.
+
+        Raises:
+            DataDirInUseError: A service or a command is using it.
+        """
+        handle = self._lock(fcntl.LOCK_EX)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps({"url": url, "pid": os.getpid()}).encode(), 0)
+        return DataDirUse(handle)
+
+    def _lock(self, kind: int) -> int:
+        try:
+            handle = os.open(self.root / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"Expected {self.root} to be writable, found: {error.strerror}."
+            ) from None
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except OSError:
+            url = _owner(handle)
+            os.close(handle)
+            who = f"the service at {url}" if url else "another command"
+            hint = f"; pass --url {url} to speak to it" if url else "; wait for it to end"
+            raise DataDirInUseError(f"{self.root} is in use by {who}{hint}.", url=url) from None
+        return handle
+
+
+class DataDirUse:
+    """A hold on the data directory; given back by `close` or the end of the process."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle: int | None = handle
+
+    def close(self) -> None:
+        """Gives the directory back; may be called twice."""
+        if self._handle is not None:
+            os.ftruncate(self._handle, 0)
+            os.close(self._handle)
+            self._handle = None
+
+
+def _owner(handle: int) -> str | None:
+    """The URL that the owner wrote; None while it is not a service or has not written yet."""
+    try:
+        url = json.loads(os.pread(handle, 4096, 0))["url"]
+    except (ValueError, KeyError):
+        return None
+    return str(url)

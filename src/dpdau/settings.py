@@ -1,0 +1,293 @@
+"""The only reader of the environment: one table of settings with type, default, unit and sentence.
+
+Order: environment, then `dpdau.toml`, then the default. A setting that is unknown, malformed or out
+of range stops the start with one line that names it.
+"""
+
+import difflib
+import math
+import os
+import re
+import tomllib
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from dpdau.errors import InvalidSettingError
+
+CONFIG_FILE: Final = Path("dpdau.toml")
+_OWN_NAMES: Final = re.compile(r"^(EPSILON_\w+|HASH_SALT_\w+|\w+_BUDGET_TOTAL|DPDAU_\w+)$")
+_KNOWN_DEFAULTS: Final = ("{{", "changeme", "change-me", "placeholder", "example", "your-api-key")
+_NAME_OF_DIMENSION: Final = re.compile(r"^[a-z][a-z0-9_]{0,63}$")
+
+
+def _split(value: object) -> object:
+    """Comma-separated text as a list; other shapes pass through."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _known_zone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError("expected an IANA time zone such as UTC or Europe/Berlin")
+    return name
+
+
+def _valid_dimensions(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not _NAME_OF_DIMENSION.match(name):
+            raise ValueError("expected names of a-z, 0-9 and _, at most 64 long")
+    if len(set(names)) != len(names):
+        raise ValueError("expected each name once")
+    return names
+
+
+def _rising_orders(orders: tuple[int, ...]) -> tuple[int, ...]:
+    if not orders or list(orders) != sorted(set(orders)) or orders[0] < 2:
+        raise ValueError("expected rising whole orders of 2 or more")
+    return orders
+
+
+def _no_known_default(key: SecretStr | None) -> SecretStr | None:
+    text = "" if key is None else key.get_secret_value().lower()
+    if any(word in text for word in _KNOWN_DEFAULTS):
+        raise ValueError("found a known default; run `dpdau init` to make a key")
+    return key
+
+
+Epsilon = Annotated[Decimal, Field(gt=0, le=50)]
+Delta = Annotated[Decimal, Field(gt=0, lt=1)]
+
+
+class Settings(BaseSettings):
+    """Every setting, one row each; `docs/reference/settings.md` is generated from this table."""
+
+    model_config = SettingsConfigDict(
+        case_sensitive=True, extra="forbid", frozen=True, enable_decoding=False
+    )
+
+    DATA_DIR: Path = Field(
+        Path("data"), description="Folder of the activity store, ledger, keyring and reports."
+    )
+    SERVICE_API_KEY: Annotated[SecretStr | None, AfterValidator(_no_known_default)] = Field(
+        None,
+        description="Bootstrap admin API key of the service; 16 characters or more.",
+        min_length=16,
+    )
+    HASH_SALT_SECRET: SecretStr | None = Field(
+        None,
+        description="Secret of 32 bytes or more, written b64:…, that keys every pseudonym.",
+    )
+    HASH_SALT_ROTATION_DAYS: int = Field(
+        90, ge=1, description="Days after which `dpdau doctor` says that a key is due for rotation."
+    )
+    EPSILON_DAU: Epsilon = Field(Decimal("0.3"), description="ε of one DAU release.")
+    EPSILON_WAU: Epsilon = Field(Decimal("0.5"), description="ε of one WAU release, at DELTA.")
+    EPSILON_MAU: Epsilon = Field(
+        Decimal("0.5"), description="ε of one MAU (or any-window) release, at DELTA."
+    )
+    DELTA: Delta = Field(
+        Decimal("1e-6"),
+        le=Decimal("1e-3"),
+        description="δ of WAU and MAU releases and of their monthly caps.",
+    )
+    ADVANCED_DELTA: Delta = Field(
+        Decimal("1e-7"), description="Extra δ of the reported advanced-composition figure."
+    )
+    RDP_ORDERS: Annotated[
+        tuple[int, ...], BeforeValidator(_split), AfterValidator(_rising_orders)
+    ] = Field((2, 4, 8, 16, 32), description="Orders of the reported Rényi curve.")
+    DAU_BUDGET_TOTAL: Epsilon = Field(
+        Decimal("3.0"), description="Cap on ε of all DAU releases of one calendar month."
+    )
+    WAU_BUDGET_TOTAL: Epsilon = Field(
+        Decimal("3.5"), description="Cap on ε, at DELTA, of all WAU releases of one month."
+    )
+    MAU_BUDGET_TOTAL: Epsilon = Field(
+        Decimal("3.5"), description="Cap on ε, at DELTA, of all MAU releases of one month."
+    )
+    RELEASE_POLICY: Literal["on_demand"] = Field(
+        "on_demand", description="How numbers are paid for: on_demand charges each one."
+    )
+    MAU_WINDOW_DAYS: int = Field(30, ge=1, le=64, description="Days of the MAU window.")
+    TIMEZONE: Annotated[str, AfterValidator(_known_zone)] = Field(
+        "UTC", description="Time zone in which a day begins and ends."
+    )
+    GRACE_HOURS: int = Field(
+        24, ge=0, le=24 * 31, description="Hours after the end of a day until it closes."
+    )
+    RETENTION_DAYS: int | None = Field(
+        None,
+        ge=1,
+        description="Days that activity is kept (unset: for ever); no less than the MAU window, "
+        "the grace hours and one day together.",
+    )
+    DIMENSIONS: Annotated[
+        tuple[str, ...], BeforeValidator(_split), AfterValidator(_valid_dimensions)
+    ] = Field((), description="Metadata keys that may be used as segments, comma-separated.")
+    SKETCH_IMPL: Literal["exact", "set"] = Field(
+        "exact", description="How distinct users are counted; `set` is another word for exact."
+    )
+    SERVICE_DATABASE_URL: str | None = Field(
+        None, description="SQLAlchemy URL of the ledger; unset is SQLite under DATA_DIR."
+    )
+    SERVICE_HOST: str | None = Field(
+        None, description="URL of a service that commands speak to instead of opening DATA_DIR."
+    )
+    DEFAULT_SEED: int = Field(20260101, ge=0, description="Seed of synthetic data; never of noise.")
+
+    @model_validator(mode="after")
+    def _retention_covers_windows(self) -> Self:
+        """Activity that an open window still needs must not be purged."""
+        least = self.MAU_WINDOW_DAYS + math.ceil(self.GRACE_HOURS / 24) + 1
+        if self.RETENTION_DAYS is not None and self.RETENTION_DAYS < least:
+            raise ValueError(
+                f"RETENTION_DAYS: expected {least} or more, found {self.RETENTION_DAYS}"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment first; `load` passes the file's values in as the lower source."""
+        return env_settings, init_settings
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """`TIMEZONE` as a zone."""
+        return ZoneInfo(self.TIMEZONE)
+
+    @property
+    def ledger_url(self) -> str:
+        """`SERVICE_DATABASE_URL`, or SQLite under `DATA_DIR`."""
+        if self.SERVICE_DATABASE_URL is not None:
+            return self.SERVICE_DATABASE_URL
+        return f"sqlite:///{(self.DATA_DIR / 'ledgers' / 'ledger.sqlite').absolute()}"
+
+    def exact(self, name: str) -> Fraction:
+        """A decimal setting as the exact fraction that was written."""
+        value = getattr(self, name)
+        assert isinstance(value, Decimal), f"{name} is a decimal setting"
+        return Fraction(value)
+
+
+class SettingRow(BaseModel):
+    """One row of the generated settings page and of `dpdau config show`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    value: str
+    default: str
+    source: str
+    description: str
+
+
+def load(config_file: Path = CONFIG_FILE, **overrides: Any) -> Settings:
+    """Reads the environment, then `config_file`, then the defaults.
+
+    Args:
+        config_file: A TOML file of `NAME = value` lines; may be absent.
+        **overrides: Values of a command's own options; they win over everything.
+
+    Raises:
+        InvalidSettingError: One line that names the first setting that is wrong.
+    """
+    _refuse_unknown_environment()
+    values = _read_file(config_file)
+    try:
+        loaded = Settings(**values)
+        return loaded.model_copy(update=overrides) if overrides else loaded
+    except ValidationError as error:
+        raise InvalidSettingError(_first_line(error)) from None
+
+
+def rows(settings: Settings, config_file: Path = CONFIG_FILE) -> list[SettingRow]:
+    """The table with values (secrets hidden) and where each came from."""
+    in_file = _read_file(config_file)
+    return [
+        SettingRow(
+            name=name,
+            value=_shown(getattr(settings, name)),
+            default=_shown(field.default),
+            source="environment"
+            if name in os.environ
+            else str(config_file)
+            if name in in_file
+            else "default",
+            description=field.description or "",
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """The values of the file, checked for unknown names."""
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InvalidSettingError(f"{path}: expected readable TOML, found: {error}.") from None
+    for name in values:
+        _refuse_unknown(name, f"{path}: ")
+    return {
+        name: str(value) if isinstance(value, float) else value for name, value in values.items()
+    }
+
+
+def _refuse_unknown_environment() -> None:
+    """A misspelled name of ours in the environment would otherwise turn nothing."""
+    for name in os.environ:
+        if _OWN_NAMES.match(name):
+            _refuse_unknown(name, "environment: ")
+
+
+def _refuse_unknown(name: str, where: str) -> None:
+    if name not in Settings.model_fields:
+        close = difflib.get_close_matches(name, Settings.model_fields, n=1)
+        hint = f"; did you mean {close[0]}?" if close else "."
+        raise InvalidSettingError(f"{where}{name} is not a setting{hint}", setting=name)
+
+
+def _first_line(error: ValidationError) -> str:
+    """One line for the first problem; never the value of a secret."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return f"{message}."
+    name = str(first["loc"][0])
+    if name in ("SERVICE_API_KEY", "HASH_SALT_SECRET", "SERVICE_DATABASE_URL"):
+        return f"{name}: {message}."
+    return f"{name}: {message}; found {first['input']!r}."
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "unset"
+    if isinstance(value, SecretStr):
+        return "set (hidden)"
+    if isinstance(value, tuple):
+        return ",".join(str(part) for part in value) or "none"
+    return str(value)

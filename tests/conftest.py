@@ -1,0 +1,29 @@
+"""What every test shares: no outside settings, and a known clock."""
+
+import datetime as dt
+import os
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from dpdau.settings import Settings
+
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("default")
+
+NOW = dt.datetime(2026, 3, 15, 12, 0, tzinfo=dt.UTC)
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory):
+    """No setting of the machine reaches a test, and no test writes into the checkout."""
+    for name in [name for name in os.environ if name in Settings.model_fields]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+
+
+@pytest.fixture
+def clock() -> Callable[[], dt.datetime]:
+    """A clock that stands still."""
+    return lambda: NOW

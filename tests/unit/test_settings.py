@@ -1,0 +1,119 @@
+"""The table of settings: order of sources, and one line for each way to get one wrong."""
+
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from dpdau.errors import InvalidSettingError
+from dpdau.settings import Settings, load, rows
+
+
+def test_defaults_are_those_of_the_contract() -> None:
+    """With no file and an empty environment, the defaults hold."""
+    loaded = load()
+
+    assert Path("data") == loaded.DATA_DIR
+    assert Fraction(3, 10) == loaded.exact("EPSILON_DAU")
+    assert Fraction(1, 1_000_000) == loaded.exact("DELTA")
+    assert (2, 4, 8, 16, 32) == loaded.RDP_ORDERS
+    assert loaded.ledger_url.endswith("/data/ledgers/ledger.sqlite")
+
+
+def test_environment_wins_over_file_and_file_over_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The order is environment, then file, then default."""
+    config = tmp_path / "dpdau.toml"
+    config.write_text("EPSILON_DAU = 0.2\nGRACE_HOURS = 3\nDIMENSIONS = ['platform']\n")
+    monkeypatch.setenv("EPSILON_DAU", "0.1")
+    monkeypatch.setenv("RDP_ORDERS", "2, 3")
+
+    loaded = load(config)
+
+    assert Decimal("0.1") == loaded.EPSILON_DAU
+    assert 3 == loaded.GRACE_HOURS
+    assert ("platform",) == loaded.DIMENSIONS
+    assert (2, 3) == loaded.RDP_ORDERS
+    sources = {row.name: row.source for row in rows(loaded, config)}
+    assert ("environment", str(config), "default") == (
+        sources["EPSILON_DAU"],
+        sources["GRACE_HOURS"],
+        sources["TIMEZONE"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("EPSILON_DAU", "0"),
+        ("EPSILON_DAU", "much"),
+        ("DELTA", "1"),
+        ("DELTA", "0.01"),
+        ("RDP_ORDERS", "4,2"),
+        ("RDP_ORDERS", "1"),
+        ("MAU_WINDOW_DAYS", "65"),
+        ("TIMEZONE", "Mars/Olympus"),
+        ("RELEASE_POLICY", "free"),
+        ("RETENTION_DAYS", "20"),
+        ("DIMENSIONS", "a,a"),
+        ("DIMENSIONS", "Not-A-Name"),
+        ("SERVICE_API_KEY", "short"),
+        ("SERVICE_API_KEY", "changeme-changeme-changeme"),
+        ("SKETCH_IMPL", "theta"),
+    ],
+)
+def test_a_bad_value_stops_with_one_line_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """The error is one line and names the setting."""
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(InvalidSettingError) as caught:
+        load()
+
+    assert name in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_a_secret_never_stands_in_an_error_or_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a refused nor an accepted secret is shown."""
+    monkeypatch.setenv("SERVICE_API_KEY", "short")
+    with pytest.raises(InvalidSettingError) as caught:
+        load()
+    assert "short" not in caught.value.message
+
+    monkeypatch.setenv("SERVICE_API_KEY", "a-long-and-secret-key-of-ours")
+    loaded = load()
+
+    assert "a-long-and-secret" not in repr(loaded)
+    assert "a-long-and-secret" not in repr(rows(loaded))
+
+
+@pytest.mark.parametrize("name", ["EPSILON_DUA", "HASH_SALT_SECRETS", "DAY_BUDGET_TOTAL"])
+def test_a_misspelled_name_in_the_environment_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A name of our kind that is no setting stops the start and suggests the right one."""
+    monkeypatch.setenv(name, "1")
+
+    with pytest.raises(InvalidSettingError, match="did you mean"):
+        load()
+
+
+def test_an_unknown_or_broken_file_is_refused(tmp_path: Path) -> None:
+    """Unknown names and unreadable TOML in the file are each one error."""
+    config = tmp_path / "dpdau.toml"
+    config.write_text("COLOR = 'red'\n")
+    with pytest.raises(InvalidSettingError, match="COLOR is not a setting"):
+        load(config)
+
+    config.write_text("EPSILON_DAU = \n")
+    with pytest.raises(InvalidSettingError, match="TOML"):
+        load(config)
+
+
+def test_every_setting_has_a_sentence() -> None:
+    """Each row of the table is described."""
+    assert [] == [name for name, field in Settings.model_fields.items() if not field.description]
