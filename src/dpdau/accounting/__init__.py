@@ -1,0 +1,1 @@
+"""Cost: events, budgets, calibration, and the report."""

@@ -1,0 +1,142 @@
+"""What happened, as data: one frozen event for each kind of mechanism, and the charge it costs.
+
+Costs are derived from events, never stored as a bare ε. An event is written to the ledger as JSON
+and read back for as long as the ledger lives, so these rules hold: no kind is ever removed, a new
+field is optional, a meaning never changes (add a kind instead), an unknown kind is unsupported.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Final
+
+from dpdau.domain import NeighboringRelation
+from dpdau.errors import UnsupportedMechanismError
+
+EVENT_COUNT_MAX: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class DiscreteLaplaceEvent:
+    """Discrete Laplace noise of pure ε = `epsilon` (sensitivity / scale), `count` times.
+
+    The cost is exact: `epsilon` is the decimal that was promised, and the mechanism's scale is
+    rounded so that its own ε is at most this.
+
+    Raises:
+        UnsupportedMechanismError: `epsilon` or `count` is out of range.
+    """
+
+    epsilon: Fraction
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        _check_positive("epsilon", self.epsilon)
+        _check_event_count(self.count)
+
+
+@dataclass(frozen=True, slots=True)
+class DiscreteGaussianEvent:
+    """Discrete Gaussian noise N_Z(0, σ²) on integers of L2 sensitivity Δ, `count` times.
+
+    `sigma` is the exact rational value of the float that the sampler was given; the cost of one is
+    ρ = Δ² / (2 σ²) (Canonne, Kamath, Steinke 2020, Theorem 4). `epsilon` and `delta` are the pair
+    that it was calibrated to, kept for basic composition: a valid (ε, δ) of one such event, which
+    `budget.check_claim` proves before a charge is taken.
+
+    Raises:
+        UnsupportedMechanismError: A field is out of range.
+    """
+
+    sigma: Fraction
+    sensitivity: int
+    epsilon: Fraction
+    delta: Fraction
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        _check_positive("sigma", self.sigma)
+        _check_positive("epsilon", self.epsilon)
+        if not 0 < self.delta < 1:
+            raise UnsupportedMechanismError(f"Expected 0 < delta < 1, found {self.delta}.")
+        if self.sensitivity < 1:
+            raise UnsupportedMechanismError(
+                f"Expected sensitivity of at least 1, found {self.sensitivity}."
+            )
+        _check_event_count(self.count)
+
+    @property
+    def rho(self) -> Fraction:
+        """zCDP cost of one."""
+        return Fraction(self.sensitivity**2) / (2 * self.sigma**2)
+
+
+DpEvent = DiscreteLaplaceEvent | DiscreteGaussianEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Door 4: what one plan costs one budget. Made only by `plan`."""
+
+    budget_id: str
+    dp_event: DpEvent
+    neighboring_relation: NeighboringRelation
+
+
+def to_json(event: DpEvent) -> dict[str, Any]:
+    """The ledger's form of an event; fractions as `num/den` text, so nothing is rounded."""
+    match event:
+        case DiscreteLaplaceEvent():
+            return {
+                "kind": "discrete_laplace",
+                "epsilon": str(event.epsilon),
+                "count": event.count,
+            }
+        case DiscreteGaussianEvent():
+            return {
+                "kind": "discrete_gaussian",
+                "sigma": str(event.sigma),
+                "sensitivity": event.sensitivity,
+                "epsilon": str(event.epsilon),
+                "delta": str(event.delta),
+                "count": event.count,
+            }
+
+
+def from_json(body: Mapping[str, Any]) -> DpEvent:
+    """The inverse of `to_json`.
+
+    Raises:
+        UnsupportedMechanismError: The kind is unknown here, or a field is missing or malformed:
+            either way the cost is unknown.
+    """
+    try:
+        match body.get("kind"):
+            case "discrete_laplace":
+                return DiscreteLaplaceEvent(
+                    epsilon=Fraction(body["epsilon"]), count=int(body["count"])
+                )
+            case "discrete_gaussian":
+                return DiscreteGaussianEvent(
+                    sigma=Fraction(body["sigma"]),
+                    sensitivity=int(body["sensitivity"]),
+                    epsilon=Fraction(body["epsilon"]),
+                    delta=Fraction(body["delta"]),
+                    count=int(body["count"]),
+                )
+            case kind:
+                raise UnsupportedMechanismError(f"Expected a known kind of event, found {kind!r}.")
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise UnsupportedMechanismError(f"Expected a readable event, found {error!r}.") from error
+
+
+def _check_positive(name: str, value: Fraction) -> None:
+    """Refuses a number that is not above 0."""
+    if value <= 0:
+        raise UnsupportedMechanismError(f"Expected {name} > 0, found {value}.")
+
+
+def _check_event_count(count: int) -> None:
+    """Refuses a number of repetitions that is not in 1..`EVENT_COUNT_MAX`."""
+    if not 1 <= count <= EVENT_COUNT_MAX:
+        raise UnsupportedMechanismError(f"Expected 1 <= count <= {EVENT_COUNT_MAX}, found {count}.")
