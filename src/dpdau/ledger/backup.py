@@ -1,0 +1,163 @@
+"""Copies of the ledger: taken while it is in use, and brought back without forgetting anything."""
+
+import os
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Final, cast
+
+from sqlalchemy import Connection
+
+from dpdau.errors import InvalidSettingError, LedgerCorruptError, LedgerUnavailableError
+from dpdau.ledger import schema
+from dpdau.ledger.audit import AuditReport, verify
+from dpdau.ledger.chain import Head, read_head
+from dpdau.ledger.engine import Database, ledger_path, make_private_folder
+from dpdau.ledger.mark import HighWaterMark, Mark
+
+_SIDE_FILES: Final = ("-wal", "-shm")
+_FINDINGS_SHOWN: Final = 5
+
+
+def backup_ledger(database: Database, target: Path) -> Head:
+    """Writes a consistent copy of an open ledger; the target appears whole or not at all.
+
+    Returns:
+        The entry that the copy ends with.
+
+    Raises:
+        InvalidSettingError: The target exists.
+        LedgerUnavailableError: The target cannot be written.
+    """
+    _refuse_existing(target)
+    temporary = target.with_name(target.name + ".tmp")
+    _create_private(temporary)
+
+    def unit(connection: Connection) -> Head:
+        # The first read pins the snapshot that the copy is then made of.
+        head = read_head(connection)
+        source = cast("sqlite3.Connection", connection.connection.driver_connection)
+        with closing(sqlite3.connect(temporary)) as copy:
+            source.backup(copy)
+        return head
+
+    try:
+        head = database.run("backup", unit, write=False)
+        _publish(temporary, target)
+    finally:
+        _remove(temporary)
+    return head
+
+
+def restore_ledger(
+    source: Path, *, url: str, mark_path: Path, busy_timeout_seconds: float
+) -> AuditReport:
+    """Puts a backup in the place of the ledger, which nobody may have open.
+
+    Guarantee: the copy is verified first, and it holds the entry of the high-water mark, so a
+    restore never refunds. Where neither a ledger nor a mark is left, the backup's last entry
+    becomes the mark.
+
+    Raises:
+        LedgerCorruptError: The backup is not sound, or it is older than the mark.
+        InvalidSettingError: There is no backup at the source, or there is a ledger without a mark.
+    """
+    if not source.is_file():
+        raise InvalidSettingError(f"Expected a backup of the ledger, found no file at {source}.")
+    target = ledger_path(url)
+    mark = HighWaterMark(mark_path, timeout_seconds=busy_timeout_seconds)
+    temporary = target.with_name(target.name + ".restore")
+    with mark.hold():
+        found = mark.read()
+        if found is None and target.exists():
+            raise InvalidSettingError(
+                f"Expected a high-water mark beside the ledger at {target}, found none: nothing "
+                "shows which is newer. Move that ledger away, then restore."
+            )
+        _create_private(temporary)
+        try:
+            with closing(sqlite3.connect(source)) as good, closing(sqlite3.connect(temporary)) as t:
+                good.backup(t)
+            report = _verified(temporary, found, busy_timeout_seconds=busy_timeout_seconds)
+            # The mark goes first: a crash in between asks for this same backup again.
+            mark.move(Mark(report.ledger_id, report.entries, report.head_hash))
+            for suffix in _SIDE_FILES:
+                _remove(target.with_name(target.name + suffix))
+            _publish(temporary, target)
+        except sqlite3.DatabaseError as error:
+            raise LedgerCorruptError(
+                f"Expected a backup of the ledger at {source}, found a file that the database "
+                f"cannot read: {error}."
+            ) from error
+        finally:
+            for suffix in ("", *_SIDE_FILES):
+                _remove(temporary.with_name(temporary.name + suffix))
+    return report
+
+
+def _verified(copy: Path, mark: Mark | None, *, busy_timeout_seconds: float) -> AuditReport:
+    """Audits a copy, brought to the newest tables; against its own head where there is no mark."""
+    database = Database(f"sqlite:///{copy}", busy_timeout_seconds=busy_timeout_seconds)
+    try:
+        revision = database.run("restore_schema", schema.current_revision, write=False)
+        if revision is None:
+            raise LedgerCorruptError("Expected a backup of the ledger, found an empty database.")
+        if revision != schema.REVISIONS[-1]:
+            database.run("restore_migrate", schema.upgrade)
+        report = database.run(
+            "restore_verify",
+            lambda connection: verify(connection, mark or _own_mark(connection)),
+            write=False,
+        )
+    finally:
+        database.close()
+    if not report.ok:
+        shown = " ".join(one.message for one in report.findings[:_FINDINGS_SHOWN])
+        raise LedgerCorruptError(
+            f"Expected a sound backup that is no older than the ledger was, found: {shown}",
+            findings=[one.code for one in report.findings],
+        )
+    return report
+
+
+def _own_mark(connection: Connection) -> Mark:
+    """The mark that a copy would have if it were the newest."""
+    head = read_head(connection)
+    ledger_id = connection.exec_driver_sql("SELECT ledger_id FROM identity").scalar_one_or_none()
+    return Mark(str(ledger_id), head.seq, head.hash)
+
+
+def _refuse_existing(target: Path) -> None:
+    """A backup never replaces a file."""
+    if target.exists():
+        raise InvalidSettingError(f"Expected a new file for the backup, found {target}.")
+
+
+def _create_private(path: Path) -> None:
+    """Makes an empty file, 0600; whatever an earlier crash left there goes."""
+    _remove(path)
+    try:
+        make_private_folder(path.parent)
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except OSError as error:
+        raise LedgerUnavailableError(
+            f"Expected to write a copy of the ledger, found {error.strerror}.", path=str(path)
+        ) from error
+
+
+def _publish(temporary: Path, target: Path) -> None:
+    """Gives a finished copy its name, durably."""
+    for path in (temporary, temporary.parent):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+            if path is temporary:
+                temporary.replace(target)
+        finally:
+            os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    """Removes a file that may not be there."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        path.unlink()

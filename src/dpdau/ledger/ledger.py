@@ -1,0 +1,322 @@
+"""The ledger: what was spent and what was said, the only spender and the system of record."""
+
+import datetime as dt
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from dpdau.accounting.budget import Budget
+from dpdau.domain import Clock, Metric, Release, Segment, Window
+from dpdau.ledger import schema
+from dpdau.ledger.audit import AuditReport, verify
+from dpdau.ledger.backup import backup_ledger, restore_ledger
+from dpdau.ledger.budgets import (
+    BudgetState,
+    budget_id_of,
+    count_allowances,
+    open_budgets,
+    state_of,
+)
+from dpdau.ledger.chain import Chain, Head
+from dpdau.ledger.engine import Database
+from dpdau.ledger.keys import ApiKeys
+from dpdau.ledger.log import (
+    PAGE_ROWS,
+    PAGE_ROWS_MAX,
+    AuditEvent,
+    EverySegment,
+    ReleaseFilter,
+    append_audit,
+    audit_rows,
+    count_releases,
+    latest_release,
+    newest_series,
+    plan_page,
+    release_page,
+)
+from dpdau.ledger.steps import StepRequest, take_step
+from dpdau.ledger.transactions import Transactions
+
+BUSY_TIMEOUT_SECONDS: Final = 30.0
+
+
+class Ledger:
+    """Budgets, charges and releases in one append-only, hash-chained database.
+
+    Guarantee: a release and its charge are committed together or not at all; a charge that does not
+    fit is refused before the count is read; a step that was taken is replayed as it was stored; and
+    whatever this object hands out is covered by the high-water mark, so an older copy of the file
+    can not be opened afterwards.
+
+    Args:
+        url: `sqlite:///PATH`; the file and its tables are made if they are missing.
+        mark_path: The high-water mark's file, outside the folder that is backed up and restored.
+        clock: What time it is.
+        busy_timeout_seconds: How long to wait for another writer.
+
+    Raises:
+        LedgerCorruptError: The ledger is missing, older than the mark, or not the mark's.
+        SchemaVersionError: A newer version wrote it.
+        LedgerUnavailableError: It cannot be read or written.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        mark_path: Path,
+        clock: Clock,
+        busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
+    ) -> None:
+        self._transactions = Transactions(
+            url, mark_path=mark_path, clock=clock, busy_timeout_seconds=busy_timeout_seconds
+        )
+        self.keys = ApiKeys(self._transactions)
+
+    @property
+    def ledger_id(self) -> str:
+        """Which ledger this is, for as long as it lives."""
+        return self._transactions.ledger_id
+
+    def step(
+        self, request: StepRequest, make_release: Callable[[], Release]
+    ) -> tuple[Release, bool]:
+        """Charges a step, makes its release and stores both, in one transaction; or replays it.
+
+        Args:
+            request: What is asked, and what it costs.
+            make_release: Reads the exact count and draws the noise. It is called once the charge
+                has fitted, inside the transaction, and must not use the ledger. What it raises
+                rolls the charge back. Should the database ask for the transaction again, it is
+                called again, and what it gave first was seen by nobody.
+
+        Returns:
+            The release as stored, and whether it is a replay (no charge).
+
+        Raises:
+            BudgetExhaustedError: The charge does not fit; `facts["budget"]` is the budget block.
+            InvalidPlanError: The plan id was used for another budget, or the step is not 0.
+            LedgerConflictError: Another writer held the ledger for too long.
+        """
+        return self._transactions.write(
+            "step", lambda chain: take_step(chain, request, make_release)
+        )
+
+    def budget_state(self, budget: Budget) -> BudgetState:
+        """The state of a budget as it opened, or as it would open now."""
+        return self._transactions.read(
+            "budget_state", lambda connection: state_of(connection, budget)
+        )
+
+    def states(self, period: str | None = None) -> tuple[BudgetState, ...]:
+        """The states of all open budgets, of one month or of all."""
+
+        def unit(connection: Connection) -> tuple[BudgetState, ...]:
+            return tuple(state_of(connection, one) for one in open_budgets(connection, period))
+
+        return self._transactions.read("states", unit)
+
+    def find_release(
+        self, metric: Metric, window: Window, segment: Segment | None = None
+    ) -> Release | None:
+        """The newest release that answers a question, if there is one."""
+        return self._transactions.read(
+            "find_release", lambda connection: latest_release(connection, metric, window, segment)
+        )
+
+    def editions(self, metric: Metric, window: Window, segment: Segment | None = None) -> int:
+        """How many releases answer a question: the number of the next fresh one."""
+        return self._transactions.read(
+            "editions", lambda connection: count_releases(connection, metric, window, segment)
+        )
+
+    def releases(
+        self,
+        *,
+        metrics: Collection[Metric] | None = None,
+        first: dt.date | None = None,
+        last: dt.date | None = None,
+        segment: Segment | EverySegment | None = "every",
+        window_days: int | None = None,
+        after: str | None = None,
+        limit: int = PAGE_ROWS,
+    ) -> tuple[list[Release], str | None]:
+        """One page of the log of releases, oldest first.
+
+        Args:
+            metrics: These metrics; all if None.
+            first: Target days from here on.
+            last: Target days up to here.
+            segment: One segment; None for the whole population; "every" for both.
+            window_days: This window length; all if None.
+            after: The cursor that the page before gave.
+            limit: Rows of the page, 1..`PAGE_ROWS_MAX`.
+
+        Returns:
+            The releases, and the cursor of the next page if there is one.
+
+        Raises:
+            InvalidPlanError: The cursor is not one.
+        """
+        wanted = ReleaseFilter(
+            metrics=metrics, first=first, last=last, segment=segment, window_days=window_days
+        )
+        return self._transactions.read(
+            "releases",
+            lambda connection: release_page(connection, wanted, after=after, limit=limit),
+        )
+
+    def series(
+        self,
+        windows: Mapping[Metric, int],
+        first: dt.date,
+        last: dt.date,
+        segment: Segment | None = None,
+    ) -> list[Release]:
+        """The newest release of each metric (with its window) and day, in day order."""
+        return self._transactions.read(
+            "series", lambda connection: newest_series(connection, windows, first, last, segment)
+        )
+
+    def plans(
+        self, *, after: str | None = None, limit: int = PAGE_ROWS
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """One page of the plans with their charges, JSON-ready, and the cursor of the next.
+
+        Raises:
+            InvalidPlanError: The cursor is not one.
+        """
+        return self._transactions.read(
+            "plans", lambda connection: plan_page(connection, after=after, limit=limit)
+        )
+
+    def grant(self, metric: str, period: str, *, actor: str, reason: str) -> int:
+        """Grants a budget one more allowance; what was spent stays spent and visible.
+
+        Returns:
+            The allowances that the budget has now.
+        """
+        budget_id = budget_id_of(metric, period)
+
+        def unit(chain: Chain) -> int:
+            row = {"budget_id": budget_id, "actor": actor, "reason": reason, "at": chain.at}
+            chain.append("grant", row)
+            allowances = count_allowances(chain.connection, budget_id)
+            facts = {"budget_id": budget_id, "reason": reason, "allowances": allowances}
+            append_audit(chain, actor=actor, action="budget_granted", facts=facts)
+            return allowances
+
+        return self._transactions.write("grant", unit)
+
+    def audit_event(self, actor: str, action: str, facts: Mapping[str, Any]) -> int:
+        """Writes one row of the audit log.
+
+        Args:
+            actor: Who did it: the label of an API key, or `operator`.
+            action: What was done: `exact_read`, `erase`.
+            facts: JSON-ready facts. Never a user id or a pseudonym: an erasure is named by its
+                receipt.
+
+        Returns:
+            The number of the entry.
+        """
+        return self._transactions.write(
+            "audit_event",
+            lambda chain: append_audit(chain, actor=actor, action=action, facts=facts),
+        )
+
+    def audit_log(
+        self, since: dt.datetime | None = None, *, limit: int = PAGE_ROWS_MAX
+    ) -> tuple[AuditEvent, ...]:
+        """The audit log from an instant on, oldest first."""
+        return self._transactions.read(
+            "audit_log", lambda connection: audit_rows(connection, since, limit=limit)
+        )
+
+    def verify(self) -> AuditReport:
+        """Recomputes the chain, the books and the mark from the rows alone."""
+        # The mark is read first: the ledger may move on meanwhile, never back.
+        mark = self._transactions.mark.read()
+        return self._transactions.database.run(
+            "verify", lambda connection: verify(connection, mark), write=False
+        )
+
+    def check_writable(self) -> None:
+        """Proves that a durable write works now.
+
+        Raises:
+            LedgerConflictError: Another writer held the ledger for too long.
+            LedgerUnavailableError: A write fails.
+        """
+        self._transactions.check_writable()
+
+    def backup(self, target: Path) -> Head:
+        """Writes a consistent copy while the ledger is in use.
+
+        Returns:
+            The entry that the copy ends with.
+
+        Raises:
+            InvalidSettingError: The target exists.
+            LedgerUnavailableError: The target cannot be written.
+        """
+        return backup_ledger(self._transactions.database, target)
+
+    def close(self) -> None:
+        """Closes every connection; may be called twice."""
+        self._transactions.database.close()
+
+
+def migrate(
+    url: str, *, mark_path: Path, clock: Clock, dry_run: bool = False
+) -> tuple[schema.PendingRevision, ...]:
+    """Brings the ledger's tables to the newest revision, as opening it does.
+
+    Args:
+        url: The ledger.
+        mark_path: Its high-water mark.
+        clock: What time it is.
+        dry_run: True changes nothing and creates nothing.
+
+    Returns:
+        The revisions that were, or would be, applied, with their SQL.
+    """
+    database = Database(url, busy_timeout_seconds=BUSY_TIMEOUT_SECONDS)
+    try:
+        current = None
+        if database.path.exists():
+            current = database.run("current_revision", schema.current_revision, write=False)
+    finally:
+        database.close()
+    pending = schema.pending_revisions(current, dialect_name="sqlite")
+    if not dry_run:
+        Ledger(url, mark_path=mark_path, clock=clock).close()
+    return pending
+
+
+def restore(
+    source: Path, *, url: str, mark_path: Path, clock: Clock, actor: str, reason: str
+) -> AuditReport:
+    """Puts a verified backup in the place of the ledger and writes that down.
+
+    Nobody may have the ledger open. A backup that is older than the high-water mark is refused.
+
+    Returns:
+        The audit of the backup, before the entry of the restore itself.
+
+    Raises:
+        LedgerCorruptError: The backup is not sound, or it is older than the mark.
+        InvalidSettingError: There is no backup at the source, or there is a ledger without a mark.
+    """
+    report = restore_ledger(
+        source, url=url, mark_path=mark_path, busy_timeout_seconds=BUSY_TIMEOUT_SECONDS
+    )
+    ledger = Ledger(url, mark_path=mark_path, clock=clock)
+    try:
+        facts = {"reason": reason, "entries": report.entries, "head_hash": report.head_hash}
+        ledger.audit_event(actor, "ledger_restored", facts)
+    finally:
+        ledger.close()
+    return report

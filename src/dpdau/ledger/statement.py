@@ -1,0 +1,61 @@
+"""The budget block: what the charges of one budget add up to, enforced and reported."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from dpdau.accounting.budget import Budget, epsilon_remaining, epsilon_spent
+from dpdau.accounting.report import report
+from dpdau.domain import BudgetBlock
+from dpdau.ledger.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class ReportTerms:
+    """What the reported figures are computed at; none of it changes what is enforced."""
+
+    delta: Fraction
+    rdp_orders: tuple[int, ...]
+    advanced_delta: Fraction
+    policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """Reads budgets out of the ledger in the words of the contract."""
+
+    ledger: Ledger
+    terms: ReportTerms
+
+    def block(self, budget: Budget) -> BudgetBlock:
+        """The budget as it opened, or as it would open, with what was spent.
+
+        Shapes and units: `epsilon_cap` is what the allowances compose to, at `delta`.
+        """
+        state = self.ledger.budget_state(budget)
+        held = state.budget
+        told = report(
+            state.events,
+            delta=self.terms.delta,
+            rdp_orders=self.terms.rdp_orders,
+            advanced_delta=self.terms.advanced_delta,
+        )
+        cap_epsilon, cap_delta = held.guarantee()
+        return BudgetBlock(
+            metric=held.metric,
+            period=held.period,
+            filter=held.filter_name.value,
+            epsilon_cap=cap_epsilon,
+            epsilon_spent=epsilon_spent(held, state.spent),
+            epsilon_remaining=epsilon_remaining(held, state.spent),
+            delta=cap_delta,
+            rdp_orders=self.terms.rdp_orders,
+            rdp_curve=tuple((int(order), cost) for order, cost in told.rdp_curve),
+            best_rdp_epsilon=told.best_rdp_epsilon,
+            best_rdp_order=int(told.best_rdp_order) if state.events else None,
+            advanced_epsilon=told.advanced_epsilon,
+            advanced_delta=told.advanced_delta,
+            pld_epsilon=told.pld_epsilon,
+            rho_spent=str(told.rho_spent),
+            release_count=state.release_count,
+            policy=self.terms.policy,
+        )

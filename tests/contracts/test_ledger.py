@@ -1,0 +1,401 @@
+"""What every ledger promises, whatever database is behind it."""
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, exc, text
+
+from dpdau.accounting.budget import Cost
+from dpdau.accounting.calibration import rho_cap
+from dpdau.domain import Metric, Release, Scope, Segment, Window
+from dpdau.errors import BudgetExhaustedError, InvalidPlanError, LedgerUnavailableError
+from dpdau.ledger import Ledger, release_to_json
+from dpdau.ledger.tables import APPEND_ONLY
+from simulation.ledger_cases import (
+    DAY,
+    NOW,
+    Ticking,
+    budget,
+    gaussian,
+    laplace,
+    mark_of,
+    release,
+    request,
+    spend,
+    url_of,
+    zcdp_budget,
+)
+
+Opener = Callable[[], Ledger]
+
+
+@pytest.fixture(params=["sqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database of each kind that holds a ledger."""
+    assert "sqlite" == request.param
+    return url_of(tmp_path)
+
+
+@pytest.fixture
+def opener(url: str, tmp_path: Path) -> Opener:
+    """Opens the ledger, again and again."""
+    return lambda: Ledger(url, mark_path=mark_of(tmp_path), clock=Ticking())
+
+
+@pytest.fixture
+def ledger(opener: Opener) -> Iterator[Ledger]:
+    """An empty ledger, which must be sound at the end of each test."""
+    one = opener()
+    yield one
+    problems = one.verify().problems
+    one.close()
+    assert () == problems
+
+
+def test_step_charges_and_stores(ledger: Ledger) -> None:
+    """A first step gives the number that was made, and its budget shows the charge."""
+    made, replayed = ledger.step(request(), lambda: release())
+
+    state = ledger.budget_state(budget())
+    assert (release(), False) == (made, replayed)
+    assert (laplace(),) == state.events
+    assert Cost(Fraction("0.3"), Fraction(0), Fraction("0.045")) == state.spent
+    assert Cost(Fraction(3), Fraction(0), Fraction(0)) == state.cap
+    assert Fraction("2.7") == state.remaining.epsilon
+    assert (1, 1) == (state.release_count, state.allowances)
+
+
+def test_step_is_replayed_as_stored(ledger: Ledger) -> None:
+    """A second request gives the same bytes, makes no number and costs nothing."""
+    first, _ = ledger.step(request(), lambda: release(estimate=7))
+
+    second, replayed = ledger.step(request(), lambda: pytest.fail("made a second number"))
+
+    assert replayed
+    assert release_to_json(first) == release_to_json(second)
+    assert Fraction("0.3") == ledger.budget_state(budget()).spent.epsilon
+
+
+def test_refusal_comes_before_the_count_and_leaves_nothing(ledger: Ledger) -> None:
+    """A charge that does not fit is refused with the budget block; no number is made."""
+    spend(ledger, "first", epsilon="2.9")
+    entries = ledger.verify().entries
+
+    with pytest.raises(BudgetExhaustedError) as refused:
+        ledger.step(request("second"), lambda: pytest.fail("read the count"))
+
+    assert {
+        "metric": "dau",
+        "period": "2026-02",
+        "filter": "basic",
+        "allowances": 1,
+        "cap": {"epsilon": 3.0, "delta": 0.0},
+        "spent": {"epsilon": 2.9, "delta": 0.0},
+        "remaining": {"epsilon": 0.1, "delta": 0.0},
+        "requested": {"epsilon": 0.3, "delta": 0.0},
+    } == refused.value.facts["budget"]
+    assert entries == ledger.verify().entries
+
+
+def test_refused_first_charge_does_not_open_the_budget(ledger: Ledger) -> None:
+    """A refusal rolls back everything, the opening of the budget too."""
+    with pytest.raises(BudgetExhaustedError):
+        spend(ledger, "too much", epsilon="3.1")
+
+    assert () == ledger.states()
+    assert 1 == ledger.verify().entries
+
+
+def test_failed_number_leaves_no_charge(ledger: Ledger) -> None:
+    """What the maker of the number raises goes through, and the charge is taken back."""
+
+    def fail() -> Release:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        ledger.step(request(), fail)
+
+    assert () == ledger.states()
+    _, replayed = ledger.step(request(), lambda: release())
+    assert not replayed
+
+
+def test_exact_cap_is_reached(ledger: Ledger) -> None:
+    """Ten charges of 0.3 fit 3.0 exactly, and the eleventh does not: no rounding in between."""
+    for number in range(10):
+        spend(ledger, f"plan-{number}")
+
+    with pytest.raises(BudgetExhaustedError):
+        spend(ledger, "plan-10")
+    assert Fraction(0) == ledger.budget_state(budget()).remaining.epsilon
+
+
+def test_zcdp_budget_adds_up_rho(ledger: Ledger) -> None:
+    """A zCDP budget takes Gaussian charges while Σ ρ ≤ the tight cap, and not one more."""
+    held, event = zcdp_budget(cap="1"), gaussian(sigma="10")
+    affordable = int(rho_cap(Fraction(1), Fraction("1e-6")) / event.rho)
+
+    for number in range(affordable):
+        name = f"plan-{number}"
+        ledger.step(request(name, held=held, event=event), lambda name=name: release(name))
+    with pytest.raises(BudgetExhaustedError) as refused:
+        ledger.step(request("last", held=held, event=event), lambda: release("last"))
+
+    state = ledger.budget_state(held)
+    assert affordable * event.rho == state.spent.rho
+    assert state.cap.rho - state.spent.rho == state.remaining.rho
+    assert {"rho": 0.005} == refused.value.facts["budget"]["requested"]  # type: ignore[index]
+
+
+def test_open_budget_keeps_its_caps(ledger: Ledger) -> None:
+    """A later setting changes neither the cap nor the filter of an open budget."""
+    spend(ledger, "first", epsilon="2.8")
+
+    with pytest.raises(BudgetExhaustedError):
+        spend(ledger, "second", held=budget(cap="100"))
+
+    state = ledger.budget_state(budget(cap="100"))
+    assert Fraction(3) == state.budget.epsilon
+    assert state.opened_at is not None
+    assert state.opened_at > NOW
+
+
+def test_unopened_budget_is_shown_as_it_would_open(ledger: Ledger) -> None:
+    """Asking for the state of a budget does not open it."""
+    state = ledger.budget_state(zcdp_budget())
+
+    assert (zcdp_budget(), None, ()) == (state.budget, state.opened_at, state.events)
+    assert state.cap == state.remaining
+    assert () == ledger.states()
+
+
+def test_charge_touches_its_own_budget_only(ledger: Ledger) -> None:
+    """Metrics and months are charged apart."""
+    march = budget(period="2026-03")
+    mau = budget(Metric.MAU)
+    spend(ledger, "a", epsilon="3")
+    spend(ledger, "b", epsilon="3", held=march)
+    spend(ledger, "c", epsilon="3", held=mau)
+
+    assert ["dau:2026-02", "mau:2026-02", "dau:2026-03"] == [
+        one.budget.budget_id for one in ledger.states()
+    ]
+    assert ["dau:2026-03"] == [one.budget.budget_id for one in ledger.states("2026-03")]
+
+
+def test_grant_adds_an_allowance_and_keeps_the_spending(ledger: Ledger) -> None:
+    """A grant allows as much again; what was spent stays visible, and the grant is audited."""
+    spend(ledger, "first", epsilon="3")
+
+    allowances = ledger.grant("dau", "2026-02", actor="ada", reason="board meeting")
+
+    spend(ledger, "second", epsilon="3")
+    with pytest.raises(BudgetExhaustedError):
+        spend(ledger, "third", epsilon="0.1")
+    state = ledger.budget_state(budget())
+    assert (2, 2) == (allowances, state.allowances)
+    assert (Fraction(6), Fraction(6)) == (state.cap.epsilon, state.spent.epsilon)
+    assert [("ada", "budget_granted", "board meeting")] == [
+        (one.actor, one.action, one.facts["reason"]) for one in ledger.audit_log()
+    ]
+
+
+def test_grant_may_come_before_the_budget_opens(ledger: Ledger) -> None:
+    """An allowance that was granted early counts once the budget opens."""
+    ledger.grant("dau", "2026-02", actor="ada", reason="early")
+
+    assert Fraction(6) == ledger.budget_state(budget()).cap.epsilon
+    spend(ledger, "first", epsilon="6")
+
+
+def test_one_plan_id_belongs_to_one_budget(ledger: Ledger) -> None:
+    """An id that comes again under another budget is refused, not answered with a wrong number."""
+    spend(ledger, "plan")
+
+    with pytest.raises(InvalidPlanError, match="under budget dau:2026-02"):
+        spend(ledger, "plan", held=budget(Metric.MAU))
+
+
+def test_plan_has_one_step(ledger: Ledger) -> None:
+    """A second step of a plan with one step is refused."""
+    with pytest.raises(InvalidPlanError, match="step 0"):
+        ledger.step(replace(request(), step=1), lambda: pytest.fail("made a number"))
+
+
+def test_a_release_must_be_the_one_asked_for(ledger: Ledger) -> None:
+    """A number of another plan is a bug, and rolls the charge back."""
+    with pytest.raises(AssertionError, match="names its plan"):
+        ledger.step(request("asked"), lambda: release("other"))
+
+    assert () == ledger.states()
+
+
+def test_the_maker_of_a_number_cannot_use_the_ledger(ledger: Ledger) -> None:
+    """A transaction inside the transaction is a bug that shows at once instead of a deadlock."""
+
+    def nested() -> Release:
+        ledger.states()
+        return release()
+
+    with pytest.raises(AssertionError, match="transaction inside a transaction"):
+        ledger.step(request(), nested)
+
+
+def test_releases_are_paged_in_order(ledger: Ledger) -> None:
+    """Pages join into the whole log, each with the cursor of the next."""
+    names = [f"plan-{number}" for number in range(5)]
+    for name in names:
+        spend(ledger, name)
+
+    seen, after, sizes = [], None, []
+    while True:
+        page, after = ledger.releases(after=after, limit=2)
+        seen += [one.plan_id for one in page]
+        sizes.append(len(page))
+        if after is None:
+            break
+
+    assert (names, [2, 2, 1]) == (seen, sizes)
+
+
+def test_plans_are_listed_with_their_charges(ledger: Ledger) -> None:
+    """A reader can redo the arithmetic of each charge."""
+    ledger.step(request("a"), lambda: release("a"))
+    spend(ledger, "b")
+
+    first, after = ledger.plans(limit=1)
+    rest, end = ledger.plans(after=after)
+
+    assert (["a"], ["b"], None) == (
+        [p["plan_id"] for p in first],
+        [p["plan_id"] for p in rest],
+        end,
+    )
+    assert {"edition": 0, "metric": "dau"} == first[0]["plan"]
+    assert {
+        "dp_event": {"kind": "discrete_laplace", "epsilon": "3/10", "count": 1},
+        "neighboring_relation": "add_or_remove_one",
+    } == first[0]["charge"]
+
+
+def test_questions_are_found_by_window_and_segment(ledger: Ledger) -> None:
+    """The newest answer of exactly this question is found, and its answers are counted."""
+    ios = Segment("platform", "ios")
+    for name, made in {
+        "a": release("a", estimate=1),
+        "b": release("b", estimate=2),
+        "c": release("c", segment=ios, estimate=3),
+        "d": release("d", window_days=7, estimate=4),
+    }.items():
+        ledger.step(request(name), lambda made=made: made)
+
+    window = Window(DAY, 1)
+    found, found_ios = (ledger.find_release(Metric.DAU, window, one) for one in (None, ios))
+
+    assert (2, 1) == (ledger.editions(Metric.DAU, window), ledger.editions(Metric.DAU, window, ios))
+    assert found is not None
+    assert found_ios is not None
+    assert (2, 3) == (found.estimate, found_ios.estimate)
+    assert ledger.find_release(Metric.WAU, window) is None
+    assert ledger.find_release(Metric.DAU, Window(DAY, 2)) is None
+
+
+def test_series_gives_the_newest_of_each_day(ledger: Ledger) -> None:
+    """A series has one release for each metric and day, in day order, of one population."""
+    later = DAY + dt.timedelta(days=1)
+    ios = Segment("platform", "ios")
+    for name, made in {
+        "a": release("a", day=later),
+        "b": release("b"),
+        "c": release("c", metric=Metric.MAU, window_days=30),
+        "d": release("d", metric=Metric.MAU, window_days=28),
+        "e": release("e"),
+        "f": release("f", segment=ios),
+        "g": release("g", day=later + dt.timedelta(days=1)),
+    }.items():
+        ledger.step(request(name), lambda made=made: made)
+
+    windows = {Metric.DAU: 1, Metric.MAU: 30}
+
+    assert ["e", "c", "a"] == [one.plan_id for one in ledger.series(windows, DAY, later)]
+    assert ["f"] == [one.plan_id for one in ledger.series(windows, DAY, later, ios)]
+    assert [] == ledger.series({}, DAY, later)
+
+
+def test_audit_log_keeps_facts_from_an_instant_on(ledger: Ledger) -> None:
+    """Audit rows come back in order with their facts; `since` leaves out earlier ones."""
+    ledger.audit_event("operator", "exact_read", {"metrics": ["dau"], "rows": 3})
+    ledger.audit_event("operator", "erase", {"erasure_id": "e-1"})
+
+    first, second = ledger.audit_log()
+
+    assert {"metrics": ["dau"], "rows": 3} == first.facts
+    assert (second,) == ledger.audit_log(second.at)
+    assert ("erase", {"erasure_id": "e-1"}) == (second.action, second.to_json()["facts"])
+
+
+def test_reopened_ledger_goes_on(opener: Opener) -> None:
+    """What was spent, said, granted and made is there after a restart, with the same identity."""
+    first = opener()
+    spend(first, "a", epsilon="2.9")
+    key_id, key = first.keys.create("ci", [Scope.READ], None)
+    first.close()
+
+    second = opener()
+    with pytest.raises(BudgetExhaustedError):
+        spend(second, "b")
+    known = second.keys.authenticate(key, NOW)
+    _, replayed = second.step(request("a"), lambda: release("a"))
+    report = second.verify()
+    second.close()
+
+    assert first.ledger_id == second.ledger_id == report.ledger_id
+    assert known is not None
+    assert (key_id, True, ()) == (known.key_id, replayed, report.problems)
+
+
+def test_ledger_is_writable(ledger: Ledger) -> None:
+    """The probe passes, again and again, and is no entry."""
+    ledger.check_writable()
+    ledger.check_writable()
+
+    assert 1 == ledger.verify().entries
+
+
+def test_mark_that_cannot_move_stops_the_probe(ledger: Ledger, tmp_path: Path) -> None:
+    """A service that cannot move the mark is not ready."""
+    mark_of(tmp_path).with_suffix(".json.tmp").mkdir()
+
+    with pytest.raises(LedgerUnavailableError, match="high-water mark"):
+        ledger.check_writable()
+
+
+@pytest.mark.parametrize("table", APPEND_ONLY)
+@pytest.mark.parametrize("change", ["UPDATE {} SET seq = seq + 100", "DELETE FROM {}"])
+def test_database_refuses_changes(ledger: Ledger, url: str, table: str, change: str) -> None:
+    """No row of an append-only table can be changed or taken out, whoever is connected."""
+    spend(ledger, "a")
+    ledger.grant("dau", "2026-02", actor="ada", reason="more")
+    key_id, _ = ledger.keys.create("ci", [Scope.READ], None)
+    ledger.keys.revoke(key_id)
+    engine = create_engine(url)
+    try:
+        with engine.connect() as connection:
+            before = connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one()
+            with pytest.raises(exc.DBAPIError, match=f"append-only: {table}"):
+                connection.execute(text(change.format(table)))
+    finally:
+        engine.dispose()
+    assert before > 0
+
+
+def test_pages_have_limits_and_cursors_of_their_own(ledger: Ledger) -> None:
+    """A cursor that no page gave is refused; a page without a limit is a bug."""
+    with pytest.raises(InvalidPlanError, match="cursor"):
+        ledger.releases(after="1; DROP TABLE releases")
+    with pytest.raises(AssertionError, match="limit"):
+        ledger.plans(limit=0)

@@ -1,0 +1,177 @@
+"""Small ledgers, budgets, requests and releases for the tests of the ledger."""
+
+import datetime as dt
+import json
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+from dpdau.accounting.budget import Budget, FilterName
+from dpdau.accounting.events import Charge, DiscreteGaussianEvent, DiscreteLaplaceEvent, DpEvent
+from dpdau.domain import Metric, NeighboringRelation, Release, Segment, Window
+from dpdau.ledger import Ledger, StepRequest
+
+NOW = dt.datetime(2026, 3, 1, 12, 0, 0, 250, tzinfo=dt.UTC)
+DAY = dt.date(2026, 2, 3)
+MEMORY = Path("/dev/shm")
+
+
+class Ticking:
+    """A clock that moves one second forward each time it is read."""
+
+    def __init__(self, now: dt.datetime = NOW) -> None:
+        self.now = now
+
+    def __call__(self) -> dt.datetime:
+        self.now += dt.timedelta(seconds=1)
+        return self.now
+
+
+@contextmanager
+def folder_in_memory() -> Iterator[Path]:
+    """A folder that is gone afterwards, in memory where the machine has such a place."""
+    place = MEMORY if MEMORY.is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="ledger-", dir=place) as name:
+        yield Path(name)
+
+
+def url_of(folder: Path) -> str:
+    """The ledger under a folder."""
+    return f"sqlite:///{file_of(folder)}"
+
+
+def file_of(folder: Path) -> Path:
+    """The ledger's file under a folder."""
+    return folder / "ledgers" / "ledger.sqlite"
+
+
+def mark_of(folder: Path) -> Path:
+    """The mark under a folder, outside the ledger's own."""
+    return folder / "ledger.mark.json"
+
+
+def open_ledger(folder: Path, *, busy_timeout_seconds: float = 30) -> Ledger:
+    """The ledger under a folder, made if it is missing."""
+    return Ledger(
+        url_of(folder),
+        mark_path=mark_of(folder),
+        clock=Ticking(),
+        busy_timeout_seconds=busy_timeout_seconds,
+    )
+
+
+def laplace(epsilon: str = "0.3") -> DiscreteLaplaceEvent:
+    """A pure event."""
+    return DiscreteLaplaceEvent(epsilon=Fraction(epsilon))
+
+
+def gaussian(sigma: str = "10", epsilon: str = "10") -> DiscreteGaussianEvent:
+    """A Gaussian event of sensitivity 1."""
+    return DiscreteGaussianEvent(
+        sigma=Fraction(sigma), sensitivity=1, epsilon=Fraction(epsilon), delta=Fraction("1e-6")
+    )
+
+
+def budget(
+    metric: Metric = Metric.DAU,
+    period: str = "2026-02",
+    *,
+    cap: str = "3",
+    filter_name: FilterName = FilterName.BASIC,
+    delta: str = "0",
+) -> Budget:
+    """A budget as the settings would open it."""
+    return Budget(
+        budget_id=f"{metric.value}:{period}",
+        metric=metric.value,
+        period=period,
+        filter_name=filter_name,
+        epsilon=Fraction(cap),
+        delta=Fraction(delta),
+    )
+
+
+def zcdp_budget(metric: Metric = Metric.MAU, period: str = "2026-02", *, cap: str = "3") -> Budget:
+    """A budget that adds up ρ."""
+    return budget(metric, period, cap=cap, filter_name=FilterName.ZCDP, delta="1e-6")
+
+
+def request(
+    plan_id: str = "plan-1", *, held: Budget | None = None, event: DpEvent | None = None
+) -> StepRequest:
+    """The only step of a plan."""
+    held = held or budget()
+    return StepRequest(
+        plan_id=plan_id,
+        step=0,
+        plan_body={"metric": held.metric, "edition": 0},
+        budget=held,
+        charge=Charge(held.budget_id, event or laplace(), NeighboringRelation.ADD_OR_REMOVE_ONE),
+    )
+
+
+def release(
+    plan_id: str = "plan-1",
+    *,
+    metric: Metric = Metric.DAU,
+    day: dt.date = DAY,
+    window_days: int = 1,
+    segment: Segment | None = None,
+    estimate: int = 120,
+) -> Release:
+    """A number of a plan."""
+    return Release(
+        release_id=f"rel-{plan_id}",
+        plan_id=plan_id,
+        step=0,
+        metric=metric,
+        window=Window(day, window_days),
+        segment=segment,
+        timezone="UTC",
+        estimate=estimate,
+        lower_95=estimate - 12,
+        upper_95=estimate + 12,
+        noise_stddev=4.714045207910317,
+        mechanism="discrete_laplace",
+        sketch_impl="exact",
+        epsilon=0.3,
+        delta=0.0,
+        status="final",
+        version="0.0.0",
+        released_at=NOW,
+    )
+
+
+def spend(
+    ledger: Ledger, plan_id: str, *, epsilon: str = "0.3", held: Budget | None = None
+) -> Release:
+    """Takes the step of one pure plan."""
+    asked = request(plan_id, held=held, event=laplace(epsilon))
+    made, _ = ledger.step(asked, lambda: release(plan_id))
+    return made
+
+
+def raw_sql(folder: Path, *statements: str) -> None:
+    """Changes the file behind the ledger's back: triggers and foreign keys off."""
+    with closing(sqlite3.connect(file_of(folder))) as connection:
+        triggers = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+        for (name,) in triggers.fetchall():
+            connection.execute(f"DROP TRIGGER {name}")
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+def raw_rows(folder: Path, query: str) -> list[tuple[object, ...]]:
+    """Reads the file behind the ledger's back."""
+    with closing(sqlite3.connect(file_of(folder))) as connection:
+        return connection.execute(query).fetchall()
+
+
+def mark_body(folder: Path) -> dict[str, object]:
+    """The mark as it is on disk."""
+    body: dict[str, object] = json.loads(mark_of(folder).read_bytes())
+    return body

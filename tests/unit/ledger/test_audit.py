@@ -1,0 +1,246 @@
+"""The audit finds every change that was made behind the ledger's back."""
+
+from pathlib import Path
+
+import pytest
+
+from dpdau.domain import Scope
+from dpdau.ledger import AuditReport, Ledger
+from dpdau.ledger.audit import FINDINGS_MAX
+from dpdau.ledger.chain import Entry, row_digest
+from dpdau.ledger.tables import KINDS
+from simulation.ledger_cases import (
+    budget,
+    mark_of,
+    open_ledger,
+    raw_rows,
+    raw_sql,
+    spend,
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A closed ledger with a row in every table."""
+    ledger = open_ledger(tmp_path)
+    for number in range(3):
+        spend(ledger, f"plan-{number}")
+    ledger.grant("dau", "2026-02", actor="ada", reason="more")
+    key_id, _ = ledger.keys.create("ci", [Scope.READ], None)
+    ledger.keys.revoke(key_id)
+    ledger.audit_event("operator", "erase", {"erasure_id": "e-1"})
+    ledger.close()
+    return tmp_path
+
+
+def audited(folder: Path, *statements: str) -> AuditReport:
+    """The audit of an open ledger after a change behind its back."""
+    ledger = open_ledger(folder)
+    try:
+        raw_sql(folder, *statements)
+        return ledger.verify()
+    finally:
+        ledger.close()
+
+
+def codes(report: AuditReport) -> set[str]:
+    """The kinds of contradiction found."""
+    assert not report.ok
+    return {one.code for one in report.findings}
+
+
+def test_sound_ledger_has_no_findings(folder: Path) -> None:
+    """An untouched ledger is sound, and the report says what it holds."""
+    report = audited(folder)
+
+    assert report.ok
+    assert (3, 3, ()) == (report.charges, report.releases, report.problems)
+    assert [(report.entries,)] == raw_rows(folder, "SELECT count(*) FROM entries")
+    assert report.to_json()["ok"]
+
+
+def columns() -> list[tuple[str, str]]:
+    """Every column of every chained table."""
+    return [
+        (kind.table.name, column.name)
+        for kind in KINDS.values()
+        for column in kind.table.columns
+        if column.name != "seq"
+    ]
+
+
+@pytest.mark.parametrize(("table", "column"), columns())
+def test_every_changed_column_is_found(folder: Path, table: str, column: str) -> None:
+    """Changing any column of any table shows as a changed row."""
+    change = f"UPDATE {table} SET {column} = 12345 WHERE seq = (SELECT max(seq) FROM {table})"
+
+    assert "row_changed" in codes(audited(folder, change))
+
+
+@pytest.mark.parametrize("column", ["kind", "ref", "digest", "prev_hash", "hash", "at"])
+def test_every_changed_part_of_an_entry_is_found(folder: Path, column: str) -> None:
+    """Changing any column of an entry in the middle breaks the chain."""
+    report = audited(folder, f"UPDATE entries SET {column} = 'x' WHERE seq = 5")
+
+    assert codes(report) & {"hash", "link"}
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_removed_row_is_found(folder: Path, kind: str) -> None:
+    """Taking out a row leaves its entry without one."""
+    table = KINDS[kind].table.name
+    change = f"DELETE FROM {table} WHERE seq = (SELECT max(seq) FROM {table})"
+
+    assert "row_missing" in codes(audited(folder, change))
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_added_row_is_found(folder: Path, kind: str) -> None:
+    """A row that was put in without an entry is found, whatever its number."""
+    table = KINDS[kind].table
+    unique = {"ledger_id", "budget_id", "plan_id", "release_id", "key_id"}
+    copied = ", ".join(
+        f"{one.name} || 'x'" if one.name in unique else one.name
+        for one in table.columns
+        if one.name != "seq"
+    )
+    changes = (
+        f"INSERT INTO {table.name} SELECT {seq}, {copied} FROM {table.name} LIMIT 1"
+        for seq in ("0", "9999", "'text'")
+    )
+
+    for change in changes:
+        assert "row_without_entry" in codes(audited(folder, change))
+        raw_sql(folder, f"DELETE FROM {table.name} WHERE seq IN (0, 9999, 'text')")
+
+
+def test_removed_entry_is_found(folder: Path) -> None:
+    """A gap in the numbers is found, and so is the row that lost its entry."""
+    report = audited(folder, "DELETE FROM entries WHERE seq = 5")
+
+    assert {"gap", "link", "row_without_entry"} <= codes(report)
+
+
+def test_entry_with_a_text_for_a_number_is_found(folder: Path) -> None:
+    """A number that is no number is a finding, and does not stop the audit."""
+    assert "gap" in codes(audited(folder, "UPDATE entries SET seq = 'x' WHERE seq = 5"))
+
+
+def test_removed_tail_is_found_by_the_mark(folder: Path) -> None:
+    """Cutting off the newest entries with their rows leaves a sound chain that the mark refutes."""
+    (last,) = raw_rows(folder, "SELECT max(seq) FROM entries")[0]
+
+    report = audited(
+        folder, f"DELETE FROM audit WHERE seq = {last}", f"DELETE FROM entries WHERE seq = {last}"
+    )
+
+    assert {"mark"} == codes(report)
+
+
+def test_missing_mark_is_a_finding(folder: Path) -> None:
+    """A ledger whose mark was taken away while it was open is not called sound."""
+    ledger = open_ledger(folder)
+    mark_of(folder).unlink()
+    report = ledger.verify()
+    ledger.close()
+
+    assert {"mark"} == codes(report)
+
+
+def test_findings_are_bounded(folder: Path) -> None:
+    """A ledger that was destroyed gives a bounded report with the whole count."""
+    ledger = open_ledger(folder)
+    for number in range(60):
+        ledger.audit_event("operator", "noise", {"number": number})
+    raw_sql(folder, "UPDATE entries SET hash = 'x'")
+    report = ledger.verify()
+    ledger.close()
+
+    assert FINDINGS_MAX == len(report.findings)
+    assert FINDINGS_MAX < report.finding_count
+
+
+class Forger:
+    """Somebody who rewrites rows and then the whole chain and the mark: the books must notice."""
+
+    def __init__(self, ledger: Ledger, folder: Path) -> None:
+        self._ledger = ledger
+        self._folder = folder
+
+    def rewrite(self, *statements: str) -> AuditReport:
+        """Changes rows, makes a sound chain of what is left, and forgets the mark."""
+        raw_sql(self._folder, *statements)
+        rows = {
+            kind: {
+                row[0]: dict(zip(of.table.c.keys(), row, strict=True))
+                for row in raw_rows(self._folder, f"SELECT * FROM {of.table.name}")
+            }
+            for kind, of in KINDS.items()
+        }
+        previous, changes = "0" * 64, []
+        for seq, kind, at in raw_rows(self._folder, "SELECT seq, kind, at FROM entries"):
+            row = rows[str(kind)][seq]
+            entry = Entry(
+                prev_hash=previous,
+                seq=int(str(seq)),
+                kind=str(kind),
+                ref=KINDS[str(kind)].ref(row),
+                digest=row_digest(row),
+                at=str(at),
+            )
+            previous = entry.hash()
+            changes.append(
+                f"UPDATE entries SET ref = '{entry.ref}', digest = '{entry.digest}', "
+                f"prev_hash = '{entry.prev_hash}', hash = '{previous}' WHERE seq = {seq}"
+            )
+        raw_sql(self._folder, *changes)
+        mark_of(self._folder).unlink()
+        return self._ledger.verify()
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ("UPDATE budgets SET epsilon = '1/2'", "over_cap"),
+        ("UPDATE budgets SET filter = 'magic'", "unreadable"),
+        ("UPDATE charges SET budget_id = 'mau:2026-02'", "charge_without_plan"),
+        ('UPDATE charges SET dp_event = \'{"kind": "unknown"}\'', "unreadable"),
+        ("UPDATE charges SET plan_id = 'other' WHERE plan_id = 'plan-1'", "release_without_charge"),
+        ("UPDATE charges SET plan_id = 'other' WHERE plan_id = 'plan-1'", "plan_without_charge"),
+        ("UPDATE releases SET plan_id = 'x' WHERE plan_id = 'plan-1'", "charge_without_release"),
+        ("UPDATE releases SET day = '2026-02-04'", "release_body"),
+        ("UPDATE releases SET body = replace(body, ',', ', ')", "release_body"),
+        ("UPDATE releases SET body = '{}'", "unreadable"),
+    ],
+)
+def test_forged_chain_does_not_hide_wrong_books(folder: Path, change: str, found: str) -> None:
+    """Rows that contradict each other are found even under a chain that was made to fit them."""
+    ledger = open_ledger(folder)
+    report = Forger(ledger, folder).rewrite(change)
+    ledger.close()
+
+    assert found in codes(report)
+    assert not codes(report) & {"hash", "link", "row_changed"}
+
+
+def test_forged_chain_without_a_contradiction_is_found_by_the_mark(folder: Path) -> None:
+    """A whole new history that adds up is refuted by the mark alone."""
+    ledger = open_ledger(folder)
+    mark = mark_of(folder).read_bytes()
+    forged = Forger(ledger, folder).rewrite("UPDATE audit SET actor = 'eve'")
+    mark_of(folder).write_bytes(mark)
+    report = ledger.verify()
+    ledger.close()
+
+    assert ({"mark"}, {"mark"}) == (codes(forged), codes(report))
+
+
+def test_spending_is_judged_at_each_moment(folder: Path) -> None:
+    """A grant that came later does not excuse what was over the cap before it."""
+    ledger = open_ledger(folder)
+    report = Forger(ledger, folder).rewrite("UPDATE budgets SET epsilon = '1/2'")
+    state = ledger.budget_state(budget())
+    ledger.close()
+
+    assert state.spent.epsilon <= state.cap.epsilon
+    assert "over_cap" in codes(report)

@@ -1,0 +1,138 @@
+"""Revisions of the tables."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from alembic.script import ScriptDirectory
+
+from dpdau.errors import LedgerCorruptError, SchemaVersionError
+from dpdau.ledger import Ledger, migrate, schema
+from dpdau.ledger.tables import APPEND_ONLY
+from simulation.ledger_cases import (
+    Ticking,
+    file_of,
+    mark_of,
+    open_ledger,
+    raw_rows,
+    raw_sql,
+    spend,
+    url_of,
+)
+
+SECOND = '''"""A table for later."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    op.create_table("later", sa.Column("a", sa.Integer))
+'''
+
+
+@pytest.fixture
+def second_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer version of the product, which has one revision more."""
+    scripts = tmp_path / "100% newer"
+    shutil.copytree(schema.SCRIPT_LOCATION, scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    (scripts / "versions" / "0002_later.py").write_text(SECOND)
+    monkeypatch.setattr(schema, "SCRIPT_LOCATION", scripts)
+    monkeypatch.setattr(schema, "REVISIONS", ("0001", "0002"))
+
+
+def tables(folder: Path) -> set[object]:
+    """The names of the tables in the file."""
+    return {name for (name,) in raw_rows(folder, "SELECT name FROM sqlite_master")}
+
+
+def test_every_revision_is_listed() -> None:
+    """The list in code is the folder's history, oldest first."""
+    scripts = ScriptDirectory(str(schema.SCRIPT_LOCATION))
+    history = [script.revision for script in scripts.walk_revisions()]
+
+    assert list(schema.REVISIONS) == history[::-1]
+
+
+def test_dry_run_shows_everything_and_makes_nothing(tmp_path: Path) -> None:
+    """For a ledger that is not there, the dry run lists the whole history and creates no file."""
+    pending = migrate(url_of(tmp_path), mark_path=mark_of(tmp_path), clock=Ticking(), dry_run=True)
+
+    assert ["0001"] == [one.revision for one in pending]
+    assert "triggers" in pending[0].summary
+    assert all(f"CREATE TABLE {table}" in pending[0].sql for table in APPEND_ONLY)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_migrate_makes_a_ledger_once(tmp_path: Path) -> None:
+    """A first run makes the ledger and says with what; a second has nothing to do."""
+    first, second = (
+        migrate(url_of(tmp_path), mark_path=mark_of(tmp_path), clock=Ticking()) for _ in range(2)
+    )
+
+    assert (["0001"], ()) == ([one.revision for one in first], second)
+    assert tables(tmp_path) >= {"entries", "charges"}
+
+
+@pytest.mark.usefixtures("second_revision")
+def test_postgres_text_has_its_own_triggers() -> None:
+    """The same revisions give SQL for Postgres, with triggers that refuse TRUNCATE too."""
+    first, second = schema.pending_revisions(None, dialect_name="postgresql")
+
+    assert len(APPEND_ONLY) == first.sql.count("BEFORE UPDATE OR DELETE OR TRUNCATE")
+    assert "CREATE TABLE later" in second.sql
+    assert "CREATE TABLE entries" not in second.sql
+
+
+def test_older_ledger_is_upgraded_on_open(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """A newer version lists what it would do to an older ledger, and does it on open."""
+    ledger = open_ledger(tmp_path)
+    spend(ledger, "before")
+    ledger.close()
+    request.getfixturevalue("second_revision")
+
+    pending = migrate(url_of(tmp_path), mark_path=mark_of(tmp_path), clock=Ticking(), dry_run=True)
+    untouched = "later" not in tables(tmp_path)
+    ledger = open_ledger(tmp_path)
+    report = ledger.verify()
+    ledger.close()
+
+    assert (["0002"], True) == ([one.revision for one in pending], untouched)
+    assert "later" in tables(tmp_path)
+    assert (1, ()) == (report.releases, report.problems)
+
+
+def test_an_upgrade_that_fails_leaves_the_old_tables(tmp_path: Path, second_revision: None) -> None:
+    """Every revision or none: a failing one takes the earlier ones back."""
+    broken = SECOND + "    raise ZeroDivisionError\n"
+    (schema.SCRIPT_LOCATION / "versions" / "0002_later.py").write_text(broken)
+
+    with pytest.raises(ZeroDivisionError):
+        open_ledger(tmp_path)
+
+    assert set() == tables(tmp_path)
+
+
+def test_newer_ledger_is_refused(tmp_path: Path) -> None:
+    """A revision that is not known here stops the start before anything is written."""
+    open_ledger(tmp_path).close()
+    raw_sql(tmp_path, "UPDATE alembic_version SET version_num = '0099'")
+    before = file_of(tmp_path).read_bytes()
+
+    with pytest.raises(SchemaVersionError, match="newer version") as refused:
+        open_ledger(tmp_path)
+
+    assert ("0099", ["0001"]) == (refused.value.facts["found"], refused.value.facts["known"])
+    assert before == file_of(tmp_path).read_bytes()
+
+
+def test_foreign_database_is_refused(tmp_path: Path) -> None:
+    """A database with other tables is not taken for an empty one."""
+    file_of(tmp_path).parent.mkdir()
+    raw_sql(tmp_path, "CREATE TABLE customers (name TEXT)")
+
+    with pytest.raises(LedgerCorruptError, match="Check the ledger's URL"):
+        Ledger(url_of(tmp_path), mark_path=mark_of(tmp_path), clock=Ticking())
