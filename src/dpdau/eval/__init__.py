@@ -1,0 +1,1 @@
+"""Experiments on the product: workloads and measures."""

@@ -1,0 +1,1 @@
+"""Raw event in, pseudonymous event stored, exactly once."""

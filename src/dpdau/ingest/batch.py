@@ -1,0 +1,304 @@
+"""Door 2: the one maker of `domain.EventBatch`, and what became of the events of a batch."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpdau.activity.store import ActivityStore, Applied
+from dpdau.domain import BATCH_ROWS_MAX, Event, EventBatch, Labels, Op, day_number
+from dpdau.errors import TooLargeError
+from dpdau.ingest.columns import DecodedTable, decode_table
+from dpdau.ingest.event import Decoded, RawEvent
+from dpdau.ingest.rules import Rejection, Rules
+from dpdau.pseudonym import Pseudonymizer
+
+__all__ = [
+    "IngestReport",
+    "Prepared",
+    "build",
+    "content_id",
+    "events_of",
+    "from_arrow",
+    "ingest",
+]
+
+REJECTIONS_KEPT_MAX: Final = 1_000
+
+
+class Prepared(NamedTuple):
+    """A batch to be stored, and what of its source was not taken."""
+
+    batch: EventBatch
+    rejected: Sequence[Rejection]
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What became of events: received = accepted + duplicate + late + rejected, always.
+
+    `rejected` has every rejection of one batch; a sum of reports keeps the first
+    `REJECTIONS_KEPT_MAX`, and `rejected_count` counts them all.
+    """
+
+    received: int = 0
+    accepted: int = 0
+    duplicate: int = 0
+    late: int = 0
+    rejected: tuple[Rejection, ...] = ()
+    rejected_count: int = 0
+
+    def __post_init__(self) -> None:
+        assert len(self.rejected) <= self.rejected_count
+        assert self.received == sum(self.outcomes().values())
+
+    @classmethod
+    def of(cls, received: int, applied: Applied, rejected: Sequence[Rejection]) -> Self:
+        """The report of one batch that was stored."""
+        return cls(
+            received,
+            applied.accepted,
+            applied.duplicate,
+            applied.late,
+            tuple(rejected),
+            len(rejected),
+        )
+
+    def __add__(self, other: "IngestReport") -> "IngestReport":
+        return IngestReport(
+            self.received + other.received,
+            self.accepted + other.accepted,
+            self.duplicate + other.duplicate,
+            self.late + other.late,
+            (self.rejected + other.rejected)[:REJECTIONS_KEPT_MAX],
+            self.rejected_count + other.rejected_count,
+        )
+
+    def outcomes(self) -> dict[str, int]:
+        """The number of events by outcome; they add up to `received`."""
+        return {
+            "accepted": self.accepted,
+            "duplicate": self.duplicate,
+            "late": self.late,
+            "rejected": self.rejected_count,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer of an ingest of the contract, section 8; `ingested` is what was stored."""
+        return {
+            "ingested": self.accepted + self.late,
+            "received": self.received,
+            "accepted": self.accepted,
+            "duplicate": self.duplicate,
+            "late": self.late,
+            "rejected": [
+                {
+                    "index": one.index,
+                    "code": one.code.value,
+                    "field": one.field,
+                    "message": one.message,
+                }
+                for one in self.rejected
+            ],
+        }
+
+
+def ingest(
+    decoded: Decoded | DecodedTable,
+    *,
+    store: ActivityStore,
+    pseudonymizer: Pseudonymizer,
+    dimensions: Sequence[str] = (),
+    batch_id: str | None = None,
+    position: int | None = None,
+    offsets: Mapping[str, int] | None = None,
+) -> IngestReport:
+    """Stores what was read, exactly once; durable when it returns.
+
+    Args:
+        decoded: What a reader of this room made.
+        store: Where it goes.
+        pseudonymizer: The live keys.
+        dimensions: The declared dimensions.
+        batch_id: The sender's id of the batch: a second one with it changes nothing.
+        position: In place of a `batch_id`, the place of a chunk in its file: see `content_id`.
+        offsets: Source → the last offset in the batch.
+
+    Raises:
+        TooLargeError: The batch touches too many (user, day) pairs.
+        StoreUnavailableError: Nothing was stored; retry.
+    """
+    batch = build(decoded, pseudonymizer, dimensions=dimensions, batch_id=batch_id, offsets=offsets)
+    if batch_id is None and position is not None:
+        batch = dataclasses.replace(batch, batch_id=content_id(batch, position))
+    empty = batch.events == 0 and not batch.offsets
+    applied = Applied(0, 0, 0) if empty else store.apply(batch)
+    assert applied.accepted + applied.duplicate + applied.late == batch.events
+    return IngestReport.of(decoded.received, applied, decoded.rejected)
+
+
+def build(
+    decoded: Decoded | DecodedTable,
+    pseudonymizer: Pseudonymizer,
+    *,
+    dimensions: Sequence[str] = (),
+    batch_id: str | None = None,
+    offsets: Mapping[str, int] | None = None,
+) -> EventBatch:
+    """Replaces user ids by pseudonyms; the order of the events is kept.
+
+    Raises:
+        TooLargeError: The events touch more than `BATCH_ROWS_MAX` (user, day) pairs.
+    """
+    if isinstance(decoded, DecodedTable):
+        columns = _from_table(decoded, pseudonymizer, tuple(dimensions))
+    else:
+        columns = _from_events(decoded, pseudonymizer, tuple(dimensions))
+    return EventBatch(**columns, batch_id=batch_id, offsets=dict(offsets or {}))
+
+
+def from_arrow(
+    table: Any,
+    pseudonymizer: Pseudonymizer,
+    *,
+    rules: Rules,
+    batch_id: str | None = None,
+    offsets: Mapping[str, int] | None = None,
+) -> Prepared:
+    """The batch in an Arrow table; `columns.decode_table` and `build` in one step."""
+    decoded = decode_table(table, rules=rules)
+    batch = build(
+        decoded, pseudonymizer, dimensions=rules.dimensions, batch_id=batch_id, offsets=offsets
+    )
+    return Prepared(batch, decoded.rejected)
+
+
+def events_of(batch: EventBatch) -> list[Event]:
+    """The rows of a batch one by one: what a fold over single events takes."""
+    return [
+        Event(pseudonym, Op.ADD if add else Op.REMOVE, day, int(batch.event_id[index]))
+        for pseudonym, add, day, index in zip(
+            batch.pseudonym.tolist(),
+            batch.add.tolist(),
+            batch.day.tolist(),
+            batch.event_index.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def content_id(batch: EventBatch, position: int) -> str:
+    """A batch id that depends on the events and their place alone, not on the name of the source.
+
+    Guarantee: it is a digest of what would be stored: the pseudonyms, days, operations, event ids
+    and labels in order, with the place of the chunk in its file. So a file that is read again after
+    a kill, or under another name, changes nothing up to where it came, while a chunk that repeats
+    an earlier one of the same file is applied. It tells no user id: only pseudonyms go in.
+    """
+    digest = hashlib.sha256(b"dpdau-chunk-1 %d %d" % (position, batch.events))
+    columns: list[NDArray[Any]] = [
+        batch.pseudonym,
+        batch.day,
+        batch.add,
+        batch.event_index,
+        batch.event_id,
+    ]
+    for name, labels in sorted(batch.labels.items()):
+        digest.update(repr((name, labels.values)).encode())
+        columns.append(labels.codes)
+    for column in columns:
+        digest.update(np.ascontiguousarray(column).data)
+    return f"chunk-{digest.hexdigest()[:40]}"
+
+
+def _from_events(
+    decoded: Decoded, pseudonymizer: Pseudonymizer, dimensions: tuple[str, ...]
+) -> dict[str, Any]:
+    """The columns of events one by one; an event with several days becomes several rows."""
+    events = decoded.events
+    n = len(events)
+    pseudonym, aliases = pseudonymizer.many([one.user_id for one in events])
+    numbers = {day: day_number(day) for day in {one.day for one in events}}
+    day = np.fromiter((numbers[one.day] for one in events), dtype=np.int32, count=n)
+    add = np.fromiter((one.op is Op.ADD for one in events), dtype=np.bool_, count=n)
+    index = np.arange(n, dtype=np.int32)
+    if any(one.days for one in events):
+        touched = [one.days or (one.day,) for one in events]
+        index = np.repeat(index, [len(days) for days in touched])
+        _check_rows(index.shape[0])
+        day = np.array([day_number(one) for days in touched for one in days], dtype=np.int32)
+        pseudonym, aliases, add = pseudonym[index], aliases[:, index], add[index]
+    _check_rows(n)
+    return {
+        "events": n,
+        "pseudonym": pseudonym,
+        "aliases": aliases,
+        "day": day,
+        "add": add,
+        "event_index": index,
+        "event_id": _event_ids(events, pseudonymizer),
+        "labels": {name: _labels(events, name, index) for name in dimensions},
+    }
+
+
+def _event_ids(events: Sequence[RawEvent], pseudonymizer: Pseudonymizer) -> NDArray[np.uint64]:
+    """Hashed event ids, 0 where an event has none."""
+    hashed = np.zeros(len(events), dtype=np.uint64)
+    sent = [place for place, one in enumerate(events) if one.event_id is not None]
+    if sent:
+        hashed[sent] = pseudonymizer.event_ids(
+            [one.event_id for one in events if one.event_id is not None]
+        )
+    return hashed
+
+
+def _labels(events: Sequence[RawEvent], name: str, index: NDArray[np.int32]) -> Labels:
+    """The values of a dimension, in the order in which they first occur."""
+    places: dict[str, int] = {}
+    codes = np.full(len(events), -1, dtype=np.int32)
+    for row, one in enumerate(events):
+        value = one.labels.get(name)
+        if value is not None:
+            codes[row] = places.setdefault(value, len(places))
+    return Labels(tuple(places), codes[index])
+
+
+def _from_table(
+    decoded: DecodedTable, pseudonymizer: Pseudonymizer, dimensions: tuple[str, ...]
+) -> dict[str, Any]:
+    """The columns of a decoded table: every event is one row."""
+    n = decoded.user.shape[0]
+    _check_rows(n)
+    pseudonym, aliases = pseudonymizer.many(decoded.user_ids)
+    none = np.full(n, -1, dtype=np.int32)
+    labels = {
+        name: Labels(decoded.labels[name].values, decoded.labels[name].codes)
+        if name in decoded.labels
+        else Labels((), none)
+        for name in dimensions
+    }
+    event_id = np.zeros(n, dtype=np.uint64)
+    if decoded.event_ids is not None:
+        present = ~decoded.event_ids.is_null().to_numpy(zero_copy_only=False)
+        event_id[present] = pseudonymizer.event_ids(decoded.event_ids.drop_null())
+    return {
+        "events": n,
+        "pseudonym": pseudonym[decoded.user],
+        "aliases": aliases[:, decoded.user],
+        "day": decoded.day,
+        "add": decoded.add,
+        "event_index": np.arange(n, dtype=np.int32),
+        "event_id": event_id,
+        "labels": labels,
+    }
+
+
+def _check_rows(rows: int) -> None:
+    if rows > BATCH_ROWS_MAX:
+        raise TooLargeError(
+            f"Expected at most {BATCH_ROWS_MAX} (user, day) pairs in a batch, found {rows}."
+        )

@@ -1,0 +1,379 @@
+"""Door 1: raw events, and the reader of their JSON forms.
+
+One bad item never costs the rest: the good path decodes a whole body into typed structs at once,
+and only when that fails is it read item by item to find the items at fault.
+
+A `ts` without an offset is read in the zone of the rules (`TIMEZONE`). Where `day` and `ts` are
+both given, `day` counts. A user id is taken byte for byte: nothing is trimmed or normalised.
+"""
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache, partial
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from dpdau.domain import Op
+from dpdau.errors import InvalidEventError, TooLargeError
+from dpdau.ingest import rules as faults
+from dpdau.ingest.rules import (
+    EVENT_ID_BYTES_MAX,
+    LABEL_BYTES_MAX,
+    REMOVED_DAYS_MAX,
+    USER_ID_BYTES_MAX,
+    Fault,
+    Fields,
+    Rejection,
+    RejectionCode,
+    Rules,
+    check_user_id,
+    is_text,
+)
+
+__all__ = [
+    "Decoded",
+    "Fields",
+    "Form",
+    "RawEvent",
+    "Rejection",
+    "RejectionCode",
+    "Rules",
+    "check_user_id",
+    "decode",
+    "decode_objects",
+]
+
+EVENTS_MAX: Final = 1_000_000
+
+_T = TypeVar("_T")
+_NO_LABELS: Final[Mapping[str, str]] = {}
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+
+class Form(StrEnum):
+    """How a body holds its events."""
+
+    ENVELOPE = "envelope"
+    """`{"event": {...}}` or `{"events": [...]}`."""
+    ARRAY = "array"
+    """A JSON array of events."""
+    NDJSON = "ndjson"
+    """One event on each line; blank lines do not count."""
+
+
+class _Private(msgspec.Struct, gc=False):
+    """A struct with a user id in it, which neither repr nor a traceback with locals shows."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(<private>)"
+
+    def __rich_repr__(self) -> Any:
+        yield "<private>"
+
+
+class RawEvent(msgspec.Struct, frozen=True, gc=False):
+    """Door 1: one event as it was sent, checked. Made only by the readers of this room.
+
+    Args:
+        user_id: 1..256 bytes of UTF-8.
+        op: What it does.
+        day: The day; where a `-` names only `days`, the first of them.
+        event_id: The sender's idempotency key, if any.
+        days: The distinct days of a `-` that names several, in their order; else empty.
+        labels: Declared dimension → value.
+    """
+
+    user_id: str
+    op: Op
+    day: dt.date
+    event_id: str | None = None
+    days: tuple[dt.date, ...] = ()
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"RawEvent(user_id=<private>, op={self.op.value!r}, day={self.day.isoformat()})"
+
+    def __rich_repr__(self) -> Any:
+        yield repr(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The events of a body in arrival order, and what was not taken: received = both together."""
+
+    events: Sequence[RawEvent]
+    rejected: Sequence[Rejection]
+    received: int
+
+    def __post_init__(self) -> None:
+        assert self.received == len(self.events) + len(self.rejected)
+
+    def __repr__(self) -> str:
+        return f"Decoded(received={self.received}, rejected={len(self.rejected)})"
+
+
+def decode(body: bytes, form: Form, *, rules: Rules) -> Decoded:
+    """Reads the events of a body.
+
+    Guarantee: each item is either an event or has one `Rejection`; the order is kept; no message
+    repeats anything of the body. Faults of shape (JSON, missing fields, types) are reported before
+    faults of value, and within each in the order user_id, op, day, event_id, metadata.
+
+    Raises:
+        InvalidEventError: The body as a whole is not of the form, so it has no items.
+        TooLargeError: There are more than `EVENTS_MAX` items.
+    """
+    reader = _reader(rules.dimensions, rules.fields, rules.op_default)
+    body = body.removeprefix(_BYTE_ORDER_MARK)
+    if form is Form.ENVELOPE:
+        items = _envelope_items(body, reader)
+    elif form is Form.ARRAY:
+        items = _array_items(body, reader)
+    else:
+        items = _line_items(body, reader)
+    return _taken(items, rules)
+
+
+def decode_objects(objects: Iterable[object], *, rules: Rules) -> Decoded:
+    """Reads events that are Python mappings already, as a caller in this process has them.
+
+    Guarantee: as `decode`, for the same items in JSON.
+    """
+    reader = _reader(rules.dimensions, rules.fields, rules.op_default)
+    return _taken([_from_object(one, reader) for one in objects], rules)
+
+
+def raw_events(rows: Iterable[tuple[Any, ...]]) -> list[RawEvent]:
+    """Events from the values of their fields, which another reader of this room has checked."""
+    return [RawEvent(*row) for row in rows]
+
+
+class _Reader:
+    """The typed decoders for one set of dimensions and field names.
+
+    The wire type has the fields of `_FIELDS` under their names in the source; `metadata` has the
+    declared dimensions as d0, d1, … and `days`; all else is skipped without being built.
+    """
+
+    def __init__(self, dimensions: tuple[str, ...], fields: Fields, default: Op | None) -> None:
+        names = {f"d{place}": name for place, name in enumerate(dimensions)}
+        self.metadata = msgspec.defstruct(
+            "Metadata",
+            [("days", list[dt.date] | None, None), *((one, str | None, None) for one in names)],
+            bases=(_Private,),
+            rename=names,
+            gc=False,
+        )
+        self.types: dict[str, Any] = {
+            "user_id": str,
+            "op": Op if default is None else Op | None,
+            "day": dt.date | None,
+            "ts": dt.datetime | None,
+            "event_id": str | None,
+            "metadata": self.metadata | None,
+        }
+        required = {"user_id"} if default is not None else {"user_id", "op"}
+        self.names = {name: getattr(fields, name, name) for name in self.types}
+        self.wire = msgspec.defstruct(
+            "Wire",
+            [
+                (name, kind) if name in required else (name, kind, None)
+                for name, kind in self.types.items()
+            ],
+            bases=(_Private,),
+            rename=self.names,
+            gc=False,
+        )
+        envelope = msgspec.defstruct(
+            "Envelope",
+            [
+                ("event", self.wire | msgspec.UnsetType, msgspec.UNSET),
+                ("events", list[self.wire] | msgspec.UnsetType, msgspec.UNSET),  # type: ignore[name-defined]
+            ],
+            bases=(_Private,),
+        )
+        self.one: Callable[[bytes], Any] = msgspec.json.Decoder(self.wire).decode
+        self.array: Callable[[bytes], Any] = msgspec.json.Decoder(list[self.wire]).decode  # type: ignore[name-defined]
+        self.envelope: Callable[[bytes], Any] = msgspec.json.Decoder(envelope).decode
+        self.labels = tuple(names.items())
+
+
+@lru_cache(maxsize=16)
+def _reader(dimensions: tuple[str, ...], fields: Fields, default: Op | None) -> _Reader:
+    return _Reader(dimensions, fields, default)
+
+
+class _RawEnvelope(_Private):
+    """An envelope whose items are not looked into."""
+
+    event: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    events: list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
+
+
+_RAW_ENVELOPE: Final = msgspec.json.Decoder(_RawEnvelope)
+_RAW_ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_ANYTHING: Final = msgspec.json.Decoder()
+
+
+def _attempt(decoder: Callable[[Any], _T], content: Any) -> _T | None:
+    """What a decoder makes of content, or None.
+
+    The decoder's error ends here: it can carry the content, which holds user ids.
+    """
+    try:
+        return decoder(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _envelope_items(body: bytes, reader: _Reader) -> list[Any]:
+    envelope: Any = _attempt(reader.envelope, body)
+    whole = envelope is not None
+    if not whole:
+        envelope = _attempt(_RAW_ENVELOPE.decode, body)
+    unset = msgspec.UNSET
+    if envelope is None or (envelope.event is unset) == (envelope.events is unset):
+        raise InvalidEventError('Expected {"event": {...}} or {"events": [...]} as the body.')
+    items = [envelope.event] if envelope.events is unset else envelope.events
+    return items if whole else [_from_json(one, reader) for one in items]
+
+
+def _array_items(body: bytes, reader: _Reader) -> list[Any]:
+    items = _attempt(reader.array, body)
+    if items is not None:
+        return list(items)
+    raw = _attempt(_RAW_ARRAY.decode, body)
+    if raw is None:
+        raise InvalidEventError("Expected a JSON array of events as the body.")
+    return [_from_json(one, reader) for one in raw]
+
+
+def _line_items(body: bytes, reader: _Reader) -> list[Any]:
+    lines = [line for line in body.split(b"\n") if line and not line.isspace()]
+    one = reader.one
+    try:
+        return [one(line) for line in lines]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    return [_from_json(line, reader) for line in lines]
+
+
+def _from_json(content: "bytes | msgspec.Raw", reader: _Reader) -> Any:
+    """A wire struct, or the fault of an item."""
+    wire = _attempt(reader.one, content)
+    return _shape_fault(_attempt(_ANYTHING.decode, content), reader) if wire is None else wire
+
+
+def _from_object(item: object, reader: _Reader) -> Any:
+    """A wire struct, or the fault of a mapping."""
+    wire: Any = _attempt(partial(msgspec.convert, type=reader.wire), item)
+    return _shape_fault(item, reader) if wire is None else wire
+
+
+_SHAPES: Final = {
+    "user_id": (faults.NO_USER_ID, faults.BAD_USER_ID),
+    "op": (faults.NO_OP, faults.UNKNOWN_OP),
+    "day": (None, faults.BAD_DAY),
+    "ts": (None, faults.BAD_TS),
+    "event_id": (None, faults.BAD_EVENT_ID),
+    "metadata": (None, faults.BAD_METADATA),
+}
+
+
+def _shape_fault(item: object, reader: _Reader) -> Fault:
+    """Which field of an item does not have its type."""
+    if not isinstance(item, Mapping):
+        return faults.NOT_AN_OBJECT
+    for name, (missing, wrong) in _SHAPES.items():
+        value, kind = item.get(reader.names[name]), reader.types[name]
+        if value is not None:
+            if _attempt(partial(msgspec.convert, type=kind), value) is None:
+                return wrong
+        elif missing is not None and not (name == "op" and reader.types[name] != Op):
+            return missing
+    return faults.NOT_AN_OBJECT
+
+
+def _taken(items: list[Any], rules: Rules) -> Decoded:
+    """Checks the values of wire structs and keeps the faults of the others."""
+    if len(items) > EVENTS_MAX:
+        raise TooLargeError(f"Expected at most {EVENTS_MAX} events, found {len(items)}.")
+    take = _Taker(rules)
+    events: list[RawEvent] = []
+    rejected: list[Rejection] = []
+    for index, item in enumerate(items):
+        taken = item if isinstance(item, Fault) else take(item)
+        if isinstance(taken, Fault):
+            rejected.append(Rejection.of(index, taken))
+        else:
+            events.append(taken)
+    return Decoded(events, rejected, len(items))
+
+
+class _Taker:
+    """Turns wire structs into raw events under one set of rules."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._first_day, self._last_day = rules.first_day, rules.last_day
+        self._labels = _reader(rules.dimensions, rules.fields, rules.op_default).labels
+        self._op_default = rules.op_default
+
+    def __call__(self, wire: Any) -> RawEvent | Fault:
+        user_id = wire.user_id
+        if not is_text(user_id, USER_ID_BYTES_MAX):
+            return faults.BAD_USER_ID
+        op = wire.op or self._op_default
+        assert op is not None, "the wire type requires op where there is no default"
+        metadata = wire.metadata
+        day: dt.date | Fault = wire.day or self._day(wire)
+        if isinstance(day, Fault):
+            return day
+        if not self._first_day <= day <= self._last_day:
+            return self._day_fault(day)
+        event_id = wire.event_id
+        if event_id is not None and not is_text(event_id, EVENT_ID_BYTES_MAX):
+            return faults.BAD_EVENT_ID
+        if metadata is None:
+            return RawEvent(user_id, op, day, event_id, (), _NO_LABELS)
+        days = self._days(op, metadata.days)
+        if isinstance(days, Fault):
+            return days
+        labels = {}
+        for attribute, name in self._labels:
+            value = getattr(metadata, attribute)
+            if value is not None:
+                if not is_text(value, LABEL_BYTES_MAX):
+                    return faults.BAD_LABEL
+                labels[name] = value
+        return RawEvent(user_id, op, day, event_id, days, labels)
+
+    def _day(self, wire: Any) -> dt.date | Fault:
+        """The day of an item without `day`."""
+        if wire.ts is not None:
+            return self._rules.day_of(wire.ts)
+        if wire.op is Op.REMOVE and wire.metadata is not None and wire.metadata.days:
+            first: dt.date = wire.metadata.days[0]
+            return first
+        return faults.NO_DAY
+
+    def _days(self, op: Op, days: list[dt.date] | None) -> tuple[dt.date, ...] | Fault:
+        """The distinct days of a `-` that names several."""
+        if days is None:
+            return ()
+        if op is not Op.REMOVE:
+            return faults.DAYS_OF_ADD
+        if not 1 <= len(days) <= REMOVED_DAYS_MAX:
+            return faults.BAD_DAYS
+        for day in days:
+            if not self._first_day <= day <= self._last_day:
+                return self._day_fault(day)._replace(field="metadata.days")
+        return tuple(dict.fromkeys(days))
+
+    def _day_fault(self, day: dt.date) -> Fault:
+        fault = self._rules.day_fault(day)
+        assert fault is not None, "called for a day outside first_day..last_day"
+        return fault
