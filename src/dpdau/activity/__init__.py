@@ -1,0 +1,1 @@
+"""Who was active: the turnstile, its stores, and erasure."""

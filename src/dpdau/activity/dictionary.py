@@ -1,0 +1,75 @@
+"""Names of dimensions and values ↔ the small integers that label rows carry."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpdau.activity.labels import DIMENSION_VALUES_MAX, DIMENSIONS_MAX, LABELS, from_rows
+from dpdau.activity.manifest import Manifest
+from dpdau.activity.runs import Run, merge_runs
+from dpdau.domain import EventBatch
+
+
+class NewLabels:
+    """Codes for the dimensions and values of one batch; new ones are stored with the batch."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._dimensions: dict[str, int] | None = None
+        self._new_dimensions: list[tuple[int, str]] = []
+        self._new_values: list[tuple[int, int, str]] = []
+
+    def dimension(self, name: str) -> int | None:
+        """The id of a dimension, or None where the store has no room for it."""
+        if self._dimensions is None:
+            self._dimensions = self._manifest.dimensions()
+        if name not in self._dimensions:
+            if len(self._dimensions) >= DIMENSIONS_MAX:
+                return None
+            self._dimensions[name] = len(self._dimensions)
+            self._new_dimensions.append((self._dimensions[name], name))
+        return self._dimensions[name]
+
+    def codes(self, dimension: int, values: Mapping[int, str], size: int) -> NDArray[np.int32]:
+        """(size,) int32: index in the batch → code in the store, -1 where there is no room."""
+        known = self._manifest.values(dimension)
+        table = np.full(size, -1, dtype=np.int32)
+        for index, value in values.items():
+            if value not in known:
+                if len(known) >= DIMENSION_VALUES_MAX:
+                    continue
+                known[value] = len(known)
+                self._new_values.append((dimension, known[value], value))
+            table[index] = known[value]
+        return table
+
+    def store(self) -> None:
+        """Writes the new ones, in the transaction of the batch."""
+        for id_, name in self._new_dimensions:
+            self._manifest.add_dimension(id_, name)
+        for dimension, code, value in self._new_values:
+            self._manifest.add_value(dimension, code, value)
+
+
+def label_run(batch: EventBatch, keep: NDArray[np.bool_], new_labels: NewLabels) -> Run:
+    """The labels that the kept `+` rows of a batch bring, in arrival order."""
+    run: Run = {}
+    for name in sorted(batch.labels):
+        local = batch.labels[name]
+        usable = keep & batch.add & (local.codes >= 0)
+        if not usable.any():
+            continue
+        dimension = new_labels.dimension(name)
+        if dimension is None:
+            continue
+        used = {int(code): local.values[code] for code in np.unique(local.codes[usable])}
+        table = new_labels.codes(dimension, used, len(local.values))
+        rows = from_rows(
+            pseudonym=batch.pseudonym[usable],
+            day=batch.day[usable],
+            code=table[local.codes[usable]],
+            dimension=dimension,
+        )
+        run = merge_runs(LABELS, run, rows)
+    return run

@@ -1,0 +1,39 @@
+"""Forgets one user and says what it did."""
+
+import secrets
+from collections.abc import Sequence
+from typing import Final
+
+from dpdau.activity.store import ActivityStore
+from dpdau.domain import Clock, ErasureReceipt
+
+_ID_BYTES: Final = 16
+
+
+def erase(store: ActivityStore, pseudonyms: Sequence[int], *, clock: Clock) -> ErasureReceipt:
+    """Takes out all activity of one user and keeps a receipt that names no user.
+
+    Args:
+        store: The activity store.
+        pseudonyms: The user under every live key.
+        clock: What time it is.
+
+    Guarantee:
+        Rows and receipt change in one transaction: there is a receipt if and only if the user was
+        forgotten. The id is random, so it says nothing about the user.
+
+    Raises:
+        StoreUnavailableError: Retry; erasing again is harmless and gives a new receipt.
+    """
+    erasure_id = secrets.token_hex(_ID_BYTES)
+    store.forget(pseudonyms, erasure_id=erasure_id, done_at=clock())
+    return receipt(store, erasure_id)
+
+
+def receipt(store: ActivityStore, erasure_id: str) -> ErasureReceipt:
+    """What an earlier erasure did.
+
+    Raises:
+        NotFoundError: There is none with this id.
+    """
+    return store.receipt(erasure_id)

@@ -1,0 +1,225 @@
+"""The reading side of the embedded store: consistent snapshots and what is true in them.
+
+For each table the history is, oldest first: the files of a part, then the commits that are not
+yet cut by key. A snapshot names the files and holds the commits merged in memory.
+"""
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpdau.activity.manifest import UNSPLIT, Manifest, PendingRef, SegmentRef
+from dpdau.activity.runs import (
+    PARTS,
+    Rows,
+    Run,
+    Table,
+    find,
+    fold_runs,
+    map_rows,
+    merge_rows,
+    merge_runs,
+    part_slice,
+    pick,
+)
+from dpdau.activity.sealing import Sealer
+from dpdau.activity.segments import SegmentFiles, decode
+
+_SETTLED: Final = "settled"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One state of the store.
+
+    Attributes:
+        files: Where to read columns.
+        segments: (table kind, part) → files, oldest first.
+        pending: All small commits, oldest first.
+        deltas: Table kind → all commits that are not yet cut by key, as one run.
+    """
+
+    files: SegmentFiles
+    segments: Mapping[tuple[str, int], Sequence[SegmentRef]]
+    pending: Sequence[PendingRef]
+    deltas: Mapping[str, Run]
+
+    @classmethod
+    def bare(cls, files: SegmentFiles, manifest: Manifest) -> "Snapshot":
+        """The state of a manifest, without deltas."""
+        segments: dict[tuple[str, int], list[SegmentRef]] = {}
+        for ref in manifest.segments():
+            segments.setdefault((ref.kind, ref.part), []).append(ref)
+        return cls(files, segments, manifest.pending(), {})
+
+    def part(self, table: Table, part: int) -> Sequence[SegmentRef]:
+        """The files of one part, oldest first."""
+        return self.segments.get((table.kind, part), ())
+
+    def loose(self, table: Table) -> Sequence[SegmentRef]:
+        """The files that are not yet cut by key, oldest first."""
+        return self.part(table, UNSPLIT)
+
+    def small(self, table: Table) -> list[PendingRef]:
+        """The small commits of one table, oldest first."""
+        return [ref for ref in self.pending if ref.kind == table.kind]
+
+    def net(self, table: Table, part: int, group: int) -> Rows | None:
+        """The rows of one part and group after the whole history; may hold rows without effect."""
+        base = self._base(table, part, group)
+        rows = self.deltas[table.kind].get(group)
+        if rows is None:
+            return base
+        return merge_rows(table, base, rows.take(part_slice(rows.key, part)))
+
+    def _base(self, table: Table, part: int, group: int) -> Rows | None:
+        """The settled rows of one part and group in all files; kept for the next query."""
+        names = tuple(
+            ref.file.name
+            for ref in self.part(table, part)
+            if ref.file.group_min <= group <= ref.file.group_max
+        )
+        if len(names) == 1:
+            # The only file with this group may be newer than files without it: nothing is older.
+            only = self.files.rows(table, names[0], group)
+            return None if only is None else table.settle(only)
+        known = self.files.cache.get((names, group, _SETTLED))
+        if known is not None:
+            return Rows(known[0], known[1:])
+        rows: Rows | None = None
+        # Newest first, so that the small sides meet before the large one.
+        for name in reversed(names):
+            rows = merge_rows(table, self.files.rows(table, name, group, cached=False), rows)
+        if rows is None:
+            return None
+        rows = table.settle(rows)
+        self.files.cache.put((names, group, _SETTLED), (rows.key, *rows.values))
+        return rows
+
+    def lookup(self, table: Table, keys: NDArray[np.uint64]) -> Run:
+        """What is true of some keys, in every group.
+
+        Args:
+            table: The table to look in.
+            keys: (n,) uint64, strictly increasing.
+        """
+        found: Run = {}
+        for part in range(PARTS):
+            wanted = keys[part_slice(keys, part)]
+            if wanted.shape[0]:
+                for ref in self.part(table, part):
+                    found = merge_runs(table, found, self._pick(table, ref.file.name, wanted))
+        delta = map_rows(self.deltas[table.kind].items(), lambda _group, rows: pick(rows, keys))
+        found = merge_runs(table, found, delta)
+        return map_rows(found.items(), lambda _group, rows: table.settle(rows))
+
+    def holds(self, table: Table, ref: SegmentRef, keys: NDArray[np.uint64]) -> bool:
+        """Whether a file has a row of one of some sorted unique keys."""
+        name = ref.file.name
+        return any(
+            bool(find(self.files.keys(table, name, group, cached=False), keys)[1].any())
+            for group in self.files.groups(table, name)
+        )
+
+    def _pick(self, table: Table, name: str, keys: NDArray[np.uint64]) -> Run:
+        """The rows of some keys in one file; value columns are read only where a key is found."""
+        found = {}
+        for group in self.files.groups(table, name):
+            at, hit = find(self.files.keys(table, name, group), keys)
+            if hit.any():
+                rows = self.files.rows(table, name, group)
+                assert rows is not None
+                found[group] = rows.take(at[hit])
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Delta:
+    """Commits that are merged in memory."""
+
+    seqs: tuple[int, ...]
+    run: Run
+
+
+_NOTHING: Final = _Delta((), {})
+
+
+class History:
+    """Takes snapshots over one read-only connection; safe to use from several threads."""
+
+    def __init__(self, manifest: Manifest, files: SegmentFiles, sealer: Sealer) -> None:
+        self._manifest = manifest
+        self._files = files
+        self._sealer = sealer
+        self._lock = threading.Lock()
+        self._deltas: dict[str, _Delta] = {}
+
+    def snapshot(self, tables: Iterable[Table]) -> Snapshot:
+        """The newest state, with the deltas of some tables.
+
+        Raises:
+            FileNotFoundError: A merge replaced a file meanwhile; take another snapshot.
+        """
+        with self._lock:
+            with self._manifest.reading():
+                bare = Snapshot.bare(self._files, self._manifest)
+                plans = [(table, *self._plan(table, bare)) for table in tables]
+                payloads = {
+                    ref: self._manifest.payload(ref)
+                    for _table, _known, fresh in plans
+                    for ref in fresh
+                    if isinstance(ref, PendingRef)
+                }
+            deltas = {
+                table.kind: self._extend(table, known, fresh, payloads)
+                for table, known, fresh in plans
+            }
+            return Snapshot(self._files, bare.segments, bare.pending, deltas)
+
+    def names(self, name: str) -> bool:
+        """Whether the newest state refers to a file of this name."""
+        with self._lock, self._manifest.reading():
+            return any(ref.file.name == name for ref in self._manifest.segments())
+
+    def drop_cache(self) -> None:
+        """Frees merged commits from memory."""
+        with self._lock:
+            self._deltas.clear()
+
+    def _plan(self, table: Table, bare: Snapshot) -> tuple[_Delta, list[SegmentRef | PendingRef]]:
+        """The part of a table's delta that is merged already, and the commits that it lacks."""
+        commits: list[SegmentRef | PendingRef] = [*bare.loose(table), *bare.small(table)]
+        commits.sort(key=lambda ref: ref.seq)
+        known = self._deltas.get(table.kind, _NOTHING)
+        size = len(known.seqs)
+        if tuple(ref.seq for ref in commits[:size]) != known.seqs:
+            return _NOTHING, commits
+        return known, commits[size:]
+
+    def _extend(
+        self,
+        table: Table,
+        known: _Delta,
+        fresh: Sequence[SegmentRef | PendingRef],
+        payloads: Mapping[PendingRef, bytes],
+    ) -> Run:
+        """The delta of a table with fresh commits merged in; keeps it for the next snapshot."""
+        history = []
+        for ref in fresh:
+            if isinstance(ref, SegmentRef):
+                history.append(self._files.run(table, ref.file.name))
+            else:
+                name = pending_name(ref)
+                history.append(decode(payloads[ref], table, self._sealer.for_file(name), name))
+        run = merge_runs(table, known.run, fold_runs(table, history))
+        self._deltas[table.kind] = _Delta((*known.seqs, *(ref.seq for ref in fresh)), run)
+        return run
+
+
+def pending_name(ref: PendingRef) -> str:
+    """The name under which the payload of a small commit is sealed."""
+    return f"manifest:{ref.kind}:{ref.seq}"

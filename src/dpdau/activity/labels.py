@@ -1,0 +1,117 @@
+"""Segment labels: one sorted table beside the masks, under the same pseudonyms.
+
+A row says which value of a dimension a pseudonym has in a month: key (month, dimension,
+pseudonym) → value code, and the first one stays. A code is one int32 that encodes a function on
+"the value so far", so that a merge is a composition and needs no history:
+
+| code  | meaning                                    |
+|-------|--------------------------------------------|
+| c ≥ 0 | the value is c, if there was none before   |
+| -1    | forget the value                           |
+| ≤ -2  | forget the value, then it is -(code) - 2   |
+
+The reason for a table of its own is in `docs/decisions/0002-labels-beside-masks.md`.
+"""
+
+import calendar
+import datetime as dt
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpdau.activity.runs import Rows, Run, Table, Values, split_groups, starts_of
+from dpdau.domain import day_number
+
+DIMENSIONS_MAX: Final = 64
+"""How many dimensions one store may know; more are not stored."""
+DIMENSION_VALUES_MAX: Final = 65_536
+"""How many values one dimension may have; rows with a further value carry no label."""
+FORGET: Final = -1
+_EPOCH_MONTH: Final = 1970 * 12
+
+
+def from_rows(
+    *,
+    pseudonym: NDArray[np.uint64],
+    day: NDArray[np.int32],
+    code: NDArray[np.int32],
+    dimension: int,
+) -> Run:
+    """The first label of each (month, pseudonym) in arrival order; rows with code < 0 have none."""
+    assert 0 <= dimension < DIMENSIONS_MAX
+    labeled = code >= 0
+    if not labeled.any():
+        return {}
+    pseudonym, code = pseudonym[labeled], code[labeled]
+    group = label_group(months(day[labeled]), dimension)
+    order = np.lexsort((pseudonym, group))
+    pseudonym, group, code = pseudonym[order], group[order], code[order]
+    begin = starts_of(pseudonym, group)
+    return split_groups(group[begin], Rows(pseudonym[begin], (code[begin],)))
+
+
+def months(day: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The month index, year · 12 + month - 1, of each day number."""
+    since = day.astype("datetime64[D]").astype("datetime64[M]").astype(np.int32)
+    return since + np.int32(_EPOCH_MONTH)
+
+
+def month_index(day: dt.date) -> int:
+    """The month index of one day."""
+    return day.year * 12 + day.month - 1
+
+
+def month_days(month: int) -> tuple[int, int]:
+    """The first and last day number of a month index."""
+    start = dt.date(month // 12, month % 12 + 1, 1)
+    _weekday, days = calendar.monthrange(start.year, start.month)
+    return day_number(start), day_number(start) + days - 1
+
+
+def label_group(month: NDArray[np.int32], dimension: int) -> NDArray[np.int32]:
+    """The group of a month and a dimension; months sort first."""
+    return month * np.int32(DIMENSIONS_MAX) + np.int32(dimension)
+
+
+def group_month(group: int) -> int:
+    """The month index of a group."""
+    return group // DIMENSIONS_MAX
+
+
+def combine(older: Values, newer: Values) -> Values:
+    """First wins, unless the newer row begins by forgetting.
+
+    Guarantee:
+        Associative: both sides encode functions s → (forget ? code : s or code), which are closed
+        under composition.
+    """
+    (first,), (second,) = older, newer
+    settled = first != FORGET
+    # Forgetting and then taking the value of the newer row.
+    chained = np.where(second >= 0, -second - 2, second)
+    return (np.where((second < 0), second, np.where(settled, first, chained)),)
+
+
+def as_base(rows: Rows) -> Rows:
+    """Plain values only: at the bottom of the history there is nothing to forget."""
+    (code,) = rows.values
+    if (code >= 0).all():
+        return rows
+    settled = Rows(rows.key, (np.where(code < FORGET, -code - 2, code),))
+    return settled.take(code != FORGET)
+
+
+def holders(rows: Rows, code: int) -> NDArray[np.uint64]:
+    """The sorted pseudonyms whose value is `code`."""
+    found: NDArray[np.uint64] = rows.key[(rows.values[0] == code) | (rows.values[0] == -code - 2)]
+    return found
+
+
+LABELS: Final = Table(
+    kind="labels",
+    columns=(("code", "<i4"),),
+    combine=combine,
+    settle=as_base,
+    digest=lambda _rows: 0,
+)

@@ -1,0 +1,317 @@
+"""The SQLite manifest: which files are the store, and everything that is small.
+
+One transaction moves the store from one complete state to the next: it names finished files and
+never waits for them. Values of dimensions, sources, batch ids and day states are kept in the
+clear, also under a store key; rows about people are sealed before they come here.
+"""
+
+import contextlib
+import dataclasses
+import datetime as dt
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from dpdau.activity.sealing import Sealer
+from dpdau.activity.segments import SegmentFile
+from dpdau.domain import ErasureReceipt, day_number
+from dpdau.errors import (
+    SchemaVersionError,
+    SecretMismatchError,
+    StoreCorruptError,
+    StoreUnavailableError,
+)
+
+SCHEMA_VERSION: Final = 1
+UNSPLIT: Final = -1
+"""The part of a file that holds one commit and is not yet cut by key."""
+_BUSY_TIMEOUT_SECONDS: Final = 5.0
+_KEY_CHECK: Final = "key check"
+_SCHEMA: Final = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
+CREATE TABLE segments (
+    name TEXT PRIMARY KEY, kind TEXT NOT NULL, part INTEGER NOT NULL, seq INTEGER NOT NULL,
+    rows INTEGER NOT NULL, size INTEGER NOT NULL,
+    group_min INTEGER NOT NULL, group_max INTEGER NOT NULL,
+    UNIQUE (kind, part, seq)
+) STRICT;
+CREATE TABLE pending (
+    kind TEXT NOT NULL, seq INTEGER NOT NULL, rows INTEGER NOT NULL, payload BLOB NOT NULL,
+    PRIMARY KEY (kind, seq)
+) STRICT;
+CREATE TABLE batches (batch_id TEXT PRIMARY KEY, applied_on INTEGER NOT NULL) STRICT;
+CREATE INDEX batches_applied_on ON batches (applied_on);
+CREATE TABLE offsets (source TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+CREATE TABLE closed_days (day INTEGER PRIMARY KEY) STRICT;
+CREATE TABLE dimensions (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE dimension_values (
+    dimension INTEGER NOT NULL REFERENCES dimensions, code INTEGER NOT NULL, value TEXT NOT NULL,
+    PRIMARY KEY (dimension, code), UNIQUE (dimension, value)
+) STRICT;
+CREATE TABLE erasures (
+    erasure_id TEXT PRIMARY KEY, days_touched INTEGER NOT NULL, done_at TEXT NOT NULL
+) STRICT;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRef:
+    """A file that is part of the store; a larger `seq` is newer."""
+
+    kind: str
+    part: int
+    seq: int
+    file: SegmentFile
+
+
+@dataclass(frozen=True, slots=True)
+class PendingRef:
+    """A small commit that lives in the manifest."""
+
+    kind: str
+    seq: int
+    rows: int
+
+
+class Manifest:
+    """One connection to the manifest; the caller keeps it to one thread at a time."""
+
+    def __init__(self, path: Path, sealer: Sealer, *, read_only: bool) -> None:
+        mode = "ro" if read_only else "rw"
+        self._db = sqlite3.connect(
+            f"{path.resolve().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=_BUSY_TIMEOUT_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            self._db.execute("PRAGMA synchronous = FULL")
+            # Freed pages are overwritten, so that what is forgotten is not left in the file.
+            self._db.execute("PRAGMA secure_delete = ON")
+            self._db.execute("PRAGMA foreign_keys = ON")
+            self._check(sealer)
+        except BaseException:
+            self._db.close()
+            raise
+
+    @staticmethod
+    def create(path: Path, sealer: Sealer) -> None:
+        """Makes an empty manifest, complete or not at all; one caller at a time."""
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+        db = sqlite3.connect(path, isolation_level=None)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("BEGIN IMMEDIATE")
+            for statement in _SCHEMA.split(";\n"):
+                db.execute(statement)
+            db.execute("INSERT INTO meta VALUES ('seq', ?)", (b"0",))
+            check = sealer.for_file(_KEY_CHECK).seal(b"dpdau", _KEY_CHECK)
+            db.execute("INSERT INTO meta VALUES ('key_check', ?)", (check,))
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            db.execute("COMMIT")
+        finally:
+            db.close()
+
+    @staticmethod
+    def exists(path: Path) -> bool:
+        """Whether a complete manifest is there."""
+        if not path.exists():
+            return False
+        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            return bool(db.execute("PRAGMA user_version").fetchone()[0])
+        finally:
+            db.close()
+
+    def close(self) -> None:
+        """Closes the connection; may be called twice."""
+        self._db.close()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """One durable transaction: all of it or nothing."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """One consistent view."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("ROLLBACK")
+
+    def truncate_log(self) -> None:
+        """Empties the write-ahead log, so that no deleted row is left in it.
+
+        Raises:
+            StoreUnavailableError: A reader held it for too long.
+        """
+        busy, _log, _done = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise StoreUnavailableError(
+                "Expected to empty the write-ahead log, found a reader that still uses it; retry."
+            )
+
+    def segments(self) -> list[SegmentRef]:
+        """All files, oldest first."""
+        rows = self._db.execute(
+            "SELECT kind, part, seq, name, rows, size, group_min, group_max"
+            " FROM segments ORDER BY seq"
+        )
+        return [SegmentRef(kind, part, seq, SegmentFile(*rest)) for kind, part, seq, *rest in rows]
+
+    def pending(self) -> list[PendingRef]:
+        """All small commits, oldest first."""
+        rows = self._db.execute("SELECT kind, seq, rows FROM pending ORDER BY seq")
+        return [PendingRef(*row) for row in rows]
+
+    def payload(self, ref: PendingRef) -> bytes:
+        """The sealed rows of a small commit."""
+        row = self._db.execute(
+            "SELECT payload FROM pending WHERE kind = ? AND seq = ?", (ref.kind, ref.seq)
+        ).fetchone()
+        assert row is not None, "a payload is read in the transaction that listed it"
+        return bytes(row[0])
+
+    def take_seq(self) -> int:
+        """The next commit number; numbers are never used twice."""
+        seq = int(self._db.execute("SELECT value FROM meta WHERE name = 'seq'").fetchone()[0]) + 1
+        self._db.execute("UPDATE meta SET value = ? WHERE name = 'seq'", (b"%d" % seq,))
+        return seq
+
+    def add_segment(self, ref: SegmentRef) -> None:
+        """Names a finished file."""
+        file = ref.file
+        self._db.execute(
+            "INSERT INTO segments (kind, part, seq, name, rows, size, group_min, group_max)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (ref.kind, ref.part, ref.seq, *dataclasses.astuple(file)),
+        )
+
+    def drop_segments(self, names: Iterable[str]) -> None:
+        """Forgets files."""
+        self._db.executemany("DELETE FROM segments WHERE name = ?", [(name,) for name in names])
+
+    def add_pending(self, ref: PendingRef, payload: bytes) -> None:
+        """Stores a small commit."""
+        self._db.execute(
+            "INSERT INTO pending VALUES (?, ?, ?, ?)", (ref.kind, ref.seq, ref.rows, payload)
+        )
+
+    def drop_pending(self, refs: Iterable[PendingRef]) -> None:
+        """Removes small commits."""
+        self._db.executemany(
+            "DELETE FROM pending WHERE kind = ? AND seq = ?", [(one.kind, one.seq) for one in refs]
+        )
+
+    def batch_applied(self, batch_id: str) -> bool:
+        """Whether this batch was applied before."""
+        found = self._db.execute("SELECT 1 FROM batches WHERE batch_id = ?", (batch_id,))
+        return found.fetchone() is not None
+
+    def add_batch(self, batch_id: str, on: dt.date) -> None:
+        """Remembers an applied batch."""
+        self._db.execute("INSERT INTO batches VALUES (?, ?)", (batch_id, day_number(on)))
+
+    def prune_batches(self, before: dt.date) -> None:
+        """Forgets batches applied before a day."""
+        self._db.execute("DELETE FROM batches WHERE applied_on < ?", (day_number(before),))
+
+    def set_offsets(self, offsets: Mapping[str, int]) -> None:
+        """Stores the last offset of each source."""
+        self._db.executemany(
+            "INSERT INTO offsets VALUES (?, ?)"
+            " ON CONFLICT (source) DO UPDATE SET value = excluded.value",
+            list(offsets.items()),
+        )
+
+    def offset(self, source: str) -> int | None:
+        """The last offset of a source, or None."""
+        row = self._db.execute("SELECT value FROM offsets WHERE source = ?", (source,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def close_day(self, day: int) -> None:
+        """Marks a day as released."""
+        self._db.execute("INSERT OR IGNORE INTO closed_days VALUES (?)", (day,))
+
+    def closed_days(self, first: int, last: int) -> list[int]:
+        """The released day numbers of a range."""
+        rows = self._db.execute(
+            "SELECT day FROM closed_days WHERE day BETWEEN ? AND ?", (first, last)
+        )
+        return [int(day) for (day,) in rows]
+
+    def dimensions(self) -> dict[str, int]:
+        """Dimension → id."""
+        return {name: int(id_) for id_, name in self._db.execute("SELECT * FROM dimensions")}
+
+    def values(self, dimension: int) -> dict[str, int]:
+        """The values of a dimension → code."""
+        rows = self._db.execute(
+            "SELECT value, code FROM dimension_values WHERE dimension = ?", (dimension,)
+        )
+        return {value: int(code) for value, code in rows}
+
+    def add_dimension(self, dimension: int, name: str) -> None:
+        """Adds a dimension."""
+        self._db.execute("INSERT INTO dimensions VALUES (?, ?)", (dimension, name))
+
+    def add_value(self, dimension: int, code: int, value: str) -> None:
+        """Adds a value of a dimension."""
+        self._db.execute("INSERT INTO dimension_values VALUES (?, ?, ?)", (dimension, code, value))
+
+    def add_receipt(self, receipt: ErasureReceipt) -> None:
+        """Stores a receipt."""
+        self._db.execute(
+            "INSERT INTO erasures VALUES (?, ?, ?)",
+            (receipt.erasure_id, receipt.days_touched, receipt.done_at.isoformat()),
+        )
+
+    def receipt(self, erasure_id: str) -> ErasureReceipt | None:
+        """A receipt, or None."""
+        row = self._db.execute(
+            "SELECT days_touched, done_at FROM erasures WHERE erasure_id = ?", (erasure_id,)
+        ).fetchone()
+        if row is None:
+            return None
+        return ErasureReceipt(erasure_id, int(row[0]), dt.datetime.fromisoformat(row[1]))
+
+    def probe(self, moment: dt.datetime) -> None:
+        """Writes a row that says when a write was last proven."""
+        self._db.execute(
+            "INSERT INTO meta VALUES ('probed_at', ?)"
+            " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            (moment.isoformat().encode(),),
+        )
+
+    def _check(self, sealer: Sealer) -> None:
+        """Refuses a newer schema and another store key."""
+        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        if version > SCHEMA_VERSION:
+            raise SchemaVersionError(
+                f"Expected activity schema {SCHEMA_VERSION} or older, found {version}.",
+                expected=SCHEMA_VERSION,
+                found=version,
+            )
+        row = self._db.execute("SELECT value FROM meta WHERE name = 'key_check'").fetchone()
+        try:
+            sealer.for_file(_KEY_CHECK).open(bytes(row[0]), _KEY_CHECK)
+        except StoreCorruptError:
+            expected = "the store key" if sealer.keyed else "the absence of a store key"
+            raise SecretMismatchError(
+                f"Expected {expected} to match the activity store, found that it was written"
+                " under another choice."
+            ) from None

@@ -1,0 +1,364 @@
+"""The writing side of the embedded store: one change at a time, each complete or not there.
+
+New files are finished first, then one manifest transaction names them and drops what they
+replace, then the old files are deleted. A crash in between leaves files that nothing names;
+`remove_orphans` deletes them.
+"""
+
+import contextlib
+import datetime as dt
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpdau.activity.history import History, Snapshot, pending_name
+from dpdau.activity.labels import LABELS, group_month, month_index
+from dpdau.activity.manifest import UNSPLIT, Manifest, PendingRef, SegmentRef
+from dpdau.activity.masks import MASKS, PAGE_DAYS, days_mask, drop_before, page_of
+from dpdau.activity.runs import (
+    PARTS,
+    Rows,
+    Run,
+    Table,
+    find,
+    map_rows,
+    merge_rows,
+    part_run,
+    part_slice,
+    row_count,
+    without,
+)
+from dpdau.activity.sealing import Sealer
+from dpdau.activity.seen import EVENT_ID_RETENTION_DAYS, SEEN, oldest_week
+from dpdau.activity.segments import SegmentFile, SegmentFiles, encode
+from dpdau.domain import day_number
+
+TABLES: Final = (MASKS, LABELS, SEEN)
+_GROWTH: Final = 2
+"""A merge takes an older file along when it is at most this many times what is merged so far."""
+
+RowChange = Callable[[int, Rows], Rows]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLimits:
+    """When the store folds and merges, and how much memory it may use. Performance only.
+
+    Attributes:
+        direct_rows_min: A commit with this many rows becomes a file at once.
+        pending_rows_max: Rows that may wait uncut; more are cut by key into files.
+        pending_commits_max: Small commits that may wait in the manifest.
+        loose_files_max: Uncut files that may wait.
+        part_rows_min: Fewer waiting rows than this are folded inside the manifest.
+        part_files_max: Files of one part and table; more are merged.
+        cache_bytes_max: Memory for columns that queries read again.
+        lock_wait_seconds: How long a writer waits for another one.
+    """
+
+    direct_rows_min: int = 16_384
+    pending_rows_max: int = 1 << 20
+    pending_commits_max: int = 64
+    loose_files_max: int = 16
+    part_rows_min: int = 32_768
+    part_files_max: int = 8
+    cache_bytes_max: int = 512 << 20
+    lock_wait_seconds: float = 2.0
+
+
+@dataclass(slots=True)
+class Change:
+    """What one transaction adds to the store and what it replaces."""
+
+    runs: list[tuple[Table, Run]] = field(default_factory=list)
+    files: list[tuple[Table, int, int | None, SegmentFile]] = field(default_factory=list)
+    old_files: list[SegmentRef] = field(default_factory=list)
+    old_pending: list[PendingRef] = field(default_factory=list)
+
+
+class Upkeep:
+    """Changes the store; the caller holds the writer's lock."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        history: History,
+        files: SegmentFiles,
+        sealer: Sealer,
+        limits: StoreLimits,
+    ) -> None:
+        self._manifest = manifest
+        self._history = history
+        self._files = files
+        self._sealer = sealer
+        self._limits = limits
+        self._pruned_on: dt.date | None = None
+
+    def commit(self, change: Change, also: Callable[[], None] = lambda: None) -> None:
+        """Makes a change durable.
+
+        Args:
+            change: New content and what it replaces.
+            also: Further statements of the same transaction.
+        """
+        try:
+            if change.files:
+                self._files.sync()
+            with self._manifest.writing():
+                seq = self._manifest.take_seq()
+                self._manifest.drop_segments(ref.file.name for ref in change.old_files)
+                self._manifest.drop_pending(change.old_pending)
+                for table, part, old_seq, file in change.files:
+                    kept = seq if old_seq is None else old_seq
+                    self._manifest.add_segment(SegmentRef(table.kind, part, kept, file))
+                for table, run in change.runs:
+                    self._add_pending(table, seq, run)
+                also()
+        except BaseException:
+            self.discard(change)
+            raise
+        self._files.remove(ref.file.name for ref in change.old_files)
+
+    def discard(self, change: Change) -> None:
+        """Deletes the new files of a change that was not committed."""
+        # Where the manifest cannot be asked, the files stay for the next start to delete.
+        with contextlib.suppress(sqlite3.Error, OSError):
+            named = {ref.file.name for ref in self._manifest.segments()}
+            self._files.remove({file.name for *_, file in change.files} - named)
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[Change]:
+        """A change to fill with files; they are deleted again if filling it fails."""
+        change = Change()
+        try:
+            yield change
+        except BaseException:
+            self.discard(change)
+            raise
+
+    def add(self, change: Change, table: Table, run: Run) -> None:
+        """Adds new rows to a change: a file where they are many, else a row of the manifest."""
+        rows = row_count(run)
+        if rows >= self._limits.direct_rows_min:
+            self._add_file(change, table, UNSPLIT, sorted(run.items()))
+        elif rows:
+            change.runs.append((table, run))
+
+    def tend(self, now: dt.datetime) -> None:
+        """Folds and merges what has grown over its limit, a bounded amount of work at a time."""
+        snapshot = Snapshot.bare(self._files, self._manifest)
+        for table in TABLES:
+            small, loose = snapshot.small(table), snapshot.loose(table)
+            rows = sum(ref.rows for ref in small) + sum(ref.file.rows for ref in loose)
+            if (
+                len(small) > self._limits.pending_commits_max
+                or len(loose) > self._limits.loose_files_max
+                or rows > self._limits.pending_rows_max
+            ):
+                self._fold(table, now)
+                snapshot = Snapshot.bare(self._files, self._manifest)
+            allowed = self._limits.part_files_max
+            while len(longest := _longest_part(snapshot, table)) > allowed:
+                self._merge(table, longest, now)
+                snapshot = Snapshot.bare(self._files, self._manifest)
+                # The other parts wait for later calls, unless they are far over the limit.
+                allowed = 2 * self._limits.part_files_max
+        if self._pruned_on != now.date():
+            self._prune(now)
+
+    def forget(self, keys: NDArray[np.uint64], now: dt.datetime, also: Callable[[], None]) -> None:
+        """Rewrites every file with a row of one of some sorted unique pseudonyms.
+
+        Guarantee:
+            When it returns, no file of the store and no page of the manifest holds one of them.
+        """
+
+        def drop(_group: int, rows: Rows) -> Rows:
+            return without(rows, keys)
+
+        with self.changing() as change:
+            snapshot = self._history.snapshot((MASKS, LABELS))
+            for table in (MASKS, LABELS):
+                delta = snapshot.deltas[table.kind]
+                if any(find(rows.key, keys)[1].any() for rows in delta.values()):
+                    self._refold(change, snapshot, table, (drop, now))
+                for part in range(PARTS):
+                    wanted = keys[part_slice(keys, part)]
+                    for ref in snapshot.part(table, part) if wanted.shape[0] else ():
+                        if snapshot.holds(table, ref, wanted):
+                            self._rewrite(change, table, ref, drop)
+        self.commit(change, also)
+        self._leave_no_trace()
+
+    def purge_before(self, day: dt.date, now: dt.datetime) -> None:
+        """Rewrites every file with activity before a day, and drops labels of earlier months."""
+        first, month = day_number(day), month_index(day)
+        with self.changing() as change:
+            snapshot = self._history.snapshot((MASKS, LABELS))
+            for table, drop, stale in (
+                (MASKS, _dropping_days(first), _stale_days(first)),
+                (LABELS, _dropping_months(month), lambda group, _: group_month(group) < month),
+            ):
+                delta = snapshot.deltas[table.kind]
+                if any(stale(group, table.digest(rows)) for group, rows in delta.items()):
+                    self._refold(change, snapshot, table, (drop, now))
+                for part in range(PARTS):
+                    for ref in snapshot.part(table, part):
+                        groups = self._files.groups(table, ref.file.name)
+                        if any(stale(group, index.digest) for group, index in groups.items()):
+                            self._rewrite(change, table, ref, drop)
+        self.commit(change)
+        self._leave_no_trace()
+
+    def _fold(self, table: Table, now: dt.datetime) -> None:
+        """Cuts all waiting rows of a table by key, or gathers them while they are few."""
+        with self.changing() as change:
+            snapshot = self._history.snapshot((table,))
+            self._refold(change, snapshot, table, (_keep, now))
+        self.commit(change)
+
+    def _refold(
+        self,
+        change: Change,
+        snapshot: Snapshot,
+        table: Table,
+        how: tuple[RowChange, dt.datetime],
+    ) -> None:
+        """Replaces all waiting rows of a table by changed ones."""
+        drop, now = how
+        run = map_rows(_live(table, snapshot.deltas[table.kind], now).items(), drop)
+        change.old_files += snapshot.loose(table)
+        change.old_pending += snapshot.small(table)
+        if 0 < row_count(run) < self._limits.part_rows_min:
+            change.runs.append((table, run))
+            return
+        for part in range(PARTS):
+            rows = part_run(run, part)
+            if not snapshot.part(table, part):
+                rows = map_rows(rows.items(), lambda _group, one: table.settle(one))
+            self._add_file(change, table, part, sorted(rows.items()))
+
+    def _merge(self, table: Table, refs: Sequence[SegmentRef], now: dt.datetime) -> None:
+        """Merges the newer files of one part, and the older ones that are not much larger."""
+        start = len(refs) - 1
+        rows = refs[start].file.rows
+        while start > 0 and (
+            start > self._limits.part_files_max // 2 or refs[start - 1].file.rows <= _GROWTH * rows
+        ):
+            start -= 1
+            rows += refs[start].file.rows
+        chosen = refs[start:]
+        with self.changing() as change:
+            change.old_files += chosen
+            blocks = self._merged(table, chosen, now, base=start == 0)
+            self._add_file(change, table, chosen[-1].part, blocks, seq=chosen[-1].seq)
+        self.commit(change)
+
+    def _merged(
+        self, table: Table, refs: Sequence[SegmentRef], now: dt.datetime, *, base: bool
+    ) -> Iterator[tuple[int, Rows]]:
+        """The groups of several files as one, with one group in memory at a time."""
+        groups = set().union(*(self._files.groups(table, ref.file.name) for ref in refs))
+        for group in sorted(groups):
+            rows: Rows | None = None
+            for ref in reversed(refs):
+                older = self._files.rows(table, ref.file.name, group, cached=False)
+                rows = merge_rows(table, older, rows)
+            assert rows is not None
+            for live in _live(table, {group: rows}, now).values():
+                yield group, table.settle(live) if base else live
+
+    def _rewrite(self, change: Change, table: Table, ref: SegmentRef, drop: RowChange) -> None:
+        """Replaces one file by a changed one in the same place of the history."""
+        name = ref.file.name
+        change.old_files.append(ref)
+        blocks = (
+            (group, drop(group, rows))
+            for group in sorted(self._files.groups(table, name))
+            if (rows := self._files.rows(table, name, group, cached=False)) is not None
+        )
+        self._add_file(change, table, ref.part, blocks, seq=ref.seq)
+
+    def _prune(self, now: dt.datetime) -> None:
+        """Forgets batch ids and whole files of event ids that are older than the retention."""
+        oldest = oldest_week(now)
+        change = Change(
+            old_files=[
+                ref
+                for ref in self._manifest.segments()
+                if ref.kind == SEEN.kind and ref.file.group_max < oldest
+            ]
+        )
+        before = now.date() - dt.timedelta(days=EVENT_ID_RETENTION_DAYS)
+        self.commit(change, lambda: self._manifest.prune_batches(before))
+        self._pruned_on = now.date()
+
+    def _leave_no_trace(self) -> None:
+        """Empties what still holds replaced rows: the write-ahead log and memory."""
+        self._history.drop_cache()
+        self._manifest.truncate_log()
+
+    def _add_file(
+        self,
+        change: Change,
+        table: Table,
+        part: int,
+        blocks: Iterator[tuple[int, Rows]] | Sequence[tuple[int, Rows]],
+        *,
+        seq: int | None = None,
+    ) -> None:
+        """Writes a file into a change, unless there is no row for it."""
+        file = self._files.write(table, blocks)
+        if file is not None:
+            change.files.append((table, part, seq, file))
+
+    def _add_pending(self, table: Table, seq: int, run: Run) -> None:
+        """Stores a small commit in the manifest."""
+        ref = PendingRef(table.kind, seq, row_count(run))
+        payload = bytearray()
+        sealer = self._sealer.for_file(pending_name(ref))
+        encode(payload.extend, table, sorted(run.items()), sealer)
+        self._manifest.add_pending(ref, bytes(payload))
+
+
+def remove_orphans(manifest: Manifest, files: SegmentFiles) -> None:
+    """Deletes files that a crash left behind; the caller holds the writer's lock."""
+    files.remove(files.names() - {ref.file.name for ref in manifest.segments()})
+
+
+def _longest_part(snapshot: Snapshot, table: Table) -> Sequence[SegmentRef]:
+    """The files of the part that has the most of them."""
+    return max((snapshot.part(table, part) for part in range(PARTS)), key=len)
+
+
+def _keep(_group: int, rows: Rows) -> Rows:
+    """The change that changes nothing."""
+    return rows
+
+
+def _dropping_days(first: int) -> RowChange:
+    """Takes the days before one out of mask rows."""
+    return lambda page, rows: drop_before(page, rows, first)
+
+
+def _stale_days(first: int) -> Callable[[int, int], bool]:
+    """Whether the masks of a page, given their digest, have something before a day."""
+    return lambda page, digest: (
+        page < page_of(first) or bool(digest & int(days_mask(page, page * PAGE_DAYS, first - 1)))
+    )
+
+
+def _dropping_months(month: int) -> RowChange:
+    """Takes out the labels of months before one."""
+    return lambda group, rows: rows if group_month(group) >= month else rows.take(slice(0))
+
+
+def _live(table: Table, run: Run, now: dt.datetime) -> Run:
+    """A run without event ids that are older than the retention."""
+    if table is not SEEN:
+        return run
+    return {group: rows for group, rows in run.items() if group >= oldest_week(now)}

@@ -1,0 +1,435 @@
+"""What every `ActivityStore` promises: the answers of the fold, at every prefix, durably."""
+
+import datetime as dt
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dpdau.activity import erasure
+from dpdau.activity.embedded import EmbeddedStore
+from dpdau.activity.store import ActivityStore, Applied
+from dpdau.activity.turnstile import Turnstile, fold
+from dpdau.activity.upkeep import StoreLimits
+from dpdau.domain import Event, EventBatch, Op, Segment, day_number
+from dpdau.errors import InvalidPlanError, NotFoundError, StoreUnavailableError
+from strategies import (
+    DIMENSION_VALUES,
+    FIRST_DAY,
+    STREAM_DAYS,
+    LabeledEvent,
+    batch,
+    columns,
+    cuts,
+    event_streams,
+    labeled_streams,
+)
+
+NOW = dt.datetime(2026, 3, 15, 12, tzinfo=dt.UTC)
+LAST_DAY = FIRST_DAY + dt.timedelta(days=STREAM_DAYS - 1)
+WINDOWS = (1, 7, 30, 64)
+DAY = day_number(FIRST_DAY)
+SEGMENTS = [Segment(name, value) for name, some in DIMENSION_VALUES.items() for value in some]
+TINY = StoreLimits(
+    direct_rows_min=3,
+    pending_rows_max=6,
+    pending_commits_max=2,
+    loose_files_max=1,
+    part_rows_min=4,
+    part_files_max=2,
+    cache_bytes_max=2048,
+    lock_wait_seconds=0.05,
+)
+KEY = bytes(range(32))
+STREAMS_PER_STORE = 25
+per_function = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
+Make = Callable[[], ActivityStore]
+
+
+class Reopening:
+    """An embedded store that is closed and opened again around every call."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        def call(*args: object, **named: object) -> object:
+            store = EmbeddedStore(self._root, clock=lambda: NOW, limits=TINY)
+            try:
+                return getattr(store, name)(*args, **named)
+            finally:
+                store.close()
+
+        return call
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where the system has one: these tests ask about answers, not disks."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir():
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as name:
+        yield Path(name)
+
+
+@pytest.fixture(params=["plain", "encrypted", "reopened"])
+def make(request: pytest.FixtureRequest, folder: Path) -> Iterator[Make]:
+    """Makes empty stores of one implementation."""
+    made: list[ActivityStore] = []
+
+    def new() -> ActivityStore:
+        root = folder / str(len(made))
+        if request.param == "reopened":
+            store: ActivityStore = Reopening(root)  # type: ignore[assignment]
+        else:
+            key = KEY if request.param == "encrypted" else None
+            store = EmbeddedStore(root, store_key=key, clock=lambda: NOW, limits=TINY)
+        made.append(store)
+        return store
+
+    yield new
+    for store in made:
+        store.close()
+
+
+def counts(store: ActivityStore | Turnstile, segment: Segment | None = None) -> list[list[int]]:
+    """All days of the stream, for several windows."""
+    return store.counts(
+        first=FIRST_DAY, last=LAST_DAY, window_days=WINDOWS, segment=segment
+    ).tolist()
+
+
+def moved(stream: list[Event], days: int) -> list[Event]:
+    """The same stream some days later."""
+    return [Event(one.pseudonym, one.op, one.day + days, one.event_id) for one in stream]
+
+
+def check_every_prefix(new: Make) -> Callable[[list[Event]], None]:
+    """A check that gives each stream days of its own, so that streams can share a store."""
+    stores = itertools.cycle(range(STREAMS_PER_STORE))
+    current: list[ActivityStore] = []
+
+    def check(stream: list[Event]) -> None:
+        slot = next(stores)
+        if slot == 0:
+            current[:] = [new()]
+        shift = dt.timedelta(days=slot * 256)
+        oracle = Turnstile()
+        for event, shifted in zip(stream, moved(stream, shift.days), strict=True):
+            current[0].apply(batch([shifted]))
+            oracle.update(event)
+            expected = counts(oracle)
+            actual = current[0].counts(
+                first=FIRST_DAY + shift, last=LAST_DAY + shift, window_days=WINDOWS
+            )
+            assert expected == actual.tolist()
+
+    return check
+
+
+def test_every_prefix_equals_the_fold(folder: Path) -> None:
+    """After each event of 1,000 random streams with `-`, every count is that of the fold."""
+    made: list[EmbeddedStore] = []
+
+    def new() -> EmbeddedStore:
+        for old in made:
+            old.close()
+        made.append(EmbeddedStore(folder / str(len(made)), clock=lambda: NOW, limits=TINY))
+        return made[-1]
+
+    check = check_every_prefix(new)
+    settings(max_examples=1000)(given(event_streams(max_size=12))(check))()
+    new()
+
+
+def test_every_prefix_equals_the_fold_in_each_implementation(make: Make) -> None:
+    """The same for fewer streams, encrypted and with a restart before every call."""
+    check = check_every_prefix(make)
+    settings(max_examples=15)(given(event_streams(max_size=12))(check))()
+
+
+@settings(max_examples=40, suppress_health_check=per_function)
+@given(data=st.data(), stream=labeled_streams())
+def test_segments_equal_the_fold(
+    make: Make, data: st.DataObject, stream: list[LabeledEvent]
+) -> None:
+    """However a stream is cut into batches, each segment counts its first labels of each month."""
+    store, oracle = make(), fold(stream)
+    places = [0, *data.draw(cuts(stream)), len(stream)]
+    for start, stop in itertools.pairwise(places):
+        store.apply(batch(stream[start:stop]))
+
+    assert counts(oracle) == counts(store)
+    for segment in SEGMENTS:
+        assert counts(oracle, segment) == counts(store, segment)
+
+
+@settings(max_examples=20, suppress_health_check=per_function)
+@given(data=st.data(), stream=event_streams(removals=False))
+def test_arrival_order_of_additions_is_free(
+    make: Make, data: st.DataObject, stream: list[Event]
+) -> None:
+    """Shuffled `+` events give the same counts."""
+    straight, shuffled = make(), make()
+    straight.apply(batch(stream))
+    for event in data.draw(st.permutations(stream)):
+        shuffled.apply(batch([event]))
+
+    assert counts(straight) == counts(shuffled)
+
+
+def test_the_last_event_of_a_batch_decides(make: Make) -> None:
+    """Inside one batch the arrival order decides for each pair."""
+    store = make()
+    put, take = Event(7, Op.ADD, DAY), Event(7, Op.REMOVE, DAY)
+    store.apply(batch([put, take, put, Event(8, Op.ADD, DAY), Event(8, Op.REMOVE, DAY)]))
+
+    assert 1 == counts(store)[0][0]
+
+
+def test_an_event_id_is_applied_once(make: Make) -> None:
+    """A repeated event id, in the batch or later, changes nothing and counts as duplicate."""
+    store = make()
+    put, take = Event(7, Op.ADD, DAY, event_id=5), Event(7, Op.REMOVE, DAY, event_id=5)
+    others = [Event(user, Op.ADD, DAY, event_id=100 + user) for user in range(20, 30)]
+
+    assert Applied(accepted=1, duplicate=1, late=0) == store.apply(batch([put, take]))
+    for other in others:
+        assert Applied(accepted=1, duplicate=0, late=0) == store.apply(batch([other]))
+    assert Applied(accepted=0, duplicate=11, late=0) == store.apply(batch([take, *others]))
+    assert Applied(accepted=2, duplicate=0, late=0) == store.apply(
+        batch([Event(1, Op.ADD, DAY), Event(1, Op.ADD, DAY)])
+    )
+    assert 12 == counts(store)[0][0]
+
+
+def test_an_event_id_covers_all_rows_of_its_event(make: Make) -> None:
+    """An event that touches several days is applied or skipped as a whole."""
+    store = make()
+    base = columns(np.array([7, 7, 8]), np.array([DAY, DAY + 1, DAY]))
+    events = EventBatch(
+        events=2,
+        pseudonym=base.pseudonym,
+        day=base.day,
+        add=base.add,
+        event_index=np.array([0, 0, 1], dtype=np.int32),
+        event_id=np.array([3, 4], dtype=np.uint64),
+        aliases=base.aliases,
+    )
+
+    assert Applied(accepted=2, duplicate=0, late=0) == store.apply(events)
+    assert Applied(accepted=0, duplicate=2, late=0) == store.apply(events)
+    assert [2, 1] == counts(store)[0][:2]
+
+
+def test_a_batch_id_is_applied_once(make: Make) -> None:
+    """A retried batch changes nothing, its offsets included."""
+    store = make()
+    first = batch([Event(7, Op.ADD, DAY)], batch_id="a", offsets={"topic-0": 5})
+    retry = batch([Event(8, Op.ADD, DAY)] * 2, batch_id="a", offsets={"topic-0": 6})
+
+    assert Applied(accepted=1, duplicate=0, late=0) == store.apply(first)
+    assert Applied(accepted=0, duplicate=2, late=0) == store.apply(retry)
+    assert 1 == counts(store)[0][0]
+    assert 5 == store.offset("topic-0")
+
+
+def test_offsets_follow_their_activity(make: Make) -> None:
+    """The last offset of each source is stored with the batch, also with an empty one."""
+    store = make()
+    store.apply(batch([Event(7, Op.ADD, DAY)], offsets={"topic-0": 1, "topic-1": 9}))
+    store.apply(batch([], offsets={"topic-0": 2}))
+
+    assert [2, 9, None] == [store.offset(f"topic-{one}") for one in range(3)]
+
+
+def test_late_events_are_applied_and_counted(make: Make) -> None:
+    """An event for a closed day corrects the store and counts as late, unless it is a duplicate."""
+    store = make()
+    store.apply(batch([Event(7, Op.ADD, DAY, event_id=1)]))
+    store.close_day(FIRST_DAY)
+    store.close_day(FIRST_DAY)
+    events = [
+        Event(7, Op.REMOVE, DAY, event_id=1),
+        Event(8, Op.ADD, DAY, event_id=2),
+        Event(9, Op.ADD, DAY + 1),
+    ]
+
+    assert Applied(accepted=1, duplicate=1, late=1) == store.apply(batch(events))
+    assert [2, 1] == counts(store)[0][:2]
+    assert frozenset({FIRST_DAY}) == store.closed_days(FIRST_DAY, LAST_DAY)
+    assert frozenset() == store.closed_days(LAST_DAY, LAST_DAY)
+
+
+@settings(max_examples=25, suppress_health_check=per_function)
+@given(data=st.data(), stream=labeled_streams())
+def test_counts_over_a_rotation_equal_counts_without(
+    make: Make, data: st.DataObject, stream: list[LabeledEvent]
+) -> None:
+    """Two rotations, with the older keys named in each event, change no count and no segment."""
+    store, oracle = make(), fold(stream)
+    places = data.draw(cuts(stream).filter(lambda some: len(some) >= 2))
+    names = [lambda who, k=key: (who * 3 + k) % 2**64 for key in range(3)]
+    bounds = [0, places[0], places[-1], len(stream)]
+    for key, (start, stop) in enumerate(itertools.pairwise(bounds)):
+        older = names[:key][::-1]
+        for event, some in stream[start:stop]:
+            renamed = Event(names[key](event.pseudonym), event.op, event.day)
+            alias = [name(event.pseudonym) for name in older]
+            store.apply(batch([(renamed, some)], alias=lambda _who, alias=alias: alias))
+
+    for segment in (None, *SEGMENTS):
+        assert counts(oracle, segment) == counts(store, segment)
+
+
+def test_an_erasure_in_the_overlap_finds_the_user(make: Make) -> None:
+    """After a rotation a user is forgotten under every key, moved or not."""
+    store = make()
+    store.apply(batch([Event(7, Op.ADD, DAY), Event(8, Op.ADD, DAY)]))
+    store.apply(batch([Event(17, Op.ADD, DAY + 1)], alias=lambda _who: [7]))
+
+    assert 2 == store.forget([17, 7])
+    assert 1 == store.forget([18, 8])
+    assert 0 == np.sum(counts(store))
+
+
+@settings(max_examples=20, suppress_health_check=per_function)
+@given(data=st.data(), stream=labeled_streams())
+def test_forgetting_equals_the_fold(
+    make: Make, data: st.DataObject, stream: list[LabeledEvent]
+) -> None:
+    """What is forgotten is gone, with its labels, and later events start afresh."""
+    store, oracle = make(), Turnstile()
+    place = data.draw(st.integers(0, len(stream)))
+    for part in (stream[:place], stream[place:]):
+        for event in part:
+            store.apply(batch([event]))
+            oracle.update(*event)
+        who = {event.pseudonym for event, _ in stream[:1]}
+        assert oracle.erase(who) == store.forget(sorted(who))
+        for segment in (None, *SEGMENTS):
+            assert counts(oracle, segment) == counts(store, segment)
+
+
+@settings(max_examples=20, suppress_health_check=per_function)
+@given(stream=labeled_streams(), offset=st.integers(0, STREAM_DAYS))
+def test_purging_equals_the_fold(make: Make, stream: list[LabeledEvent], offset: int) -> None:
+    """Retention drops the days before one, and nothing else."""
+    store, oracle = make(), fold(stream)
+    for event in stream:
+        store.apply(batch([event]))
+    day = FIRST_DAY + dt.timedelta(days=offset)
+    store.purge_before(day)
+    oracle.purge_before(day)
+
+    for segment in (None, *SEGMENTS):
+        assert counts(oracle, segment) == counts(store, segment)
+
+
+def test_an_erasure_leaves_a_receipt(make: Make) -> None:
+    """The receipt says how many days were touched and when, and can be asked for again."""
+    store = make()
+    store.apply(batch([Event(7, Op.ADD, DAY), Event(7, Op.ADD, DAY + 70), Event(8, Op.ADD, DAY)]))
+    receipt = erasure.erase(store, [7], clock=lambda: NOW)
+
+    assert (2, NOW) == (receipt.days_touched, receipt.done_at)
+    assert receipt == erasure.receipt(store, receipt.erasure_id)
+    with pytest.raises(NotFoundError):
+        erasure.receipt(store, "no such id")
+
+
+def test_segment_values_are_those_seen(make: Make) -> None:
+    """The values of a dimension are listed in order; an unknown one has none and counts 0."""
+    store = make()
+    store.apply(batch([(Event(7, Op.ADD, DAY), {"platform": "web"})]))
+    store.apply(batch([(Event(8, Op.ADD, DAY), {"platform": "ios"})]))
+    store.apply(batch([(Event(8, Op.REMOVE, DAY), {"platform": "tv"})]))
+
+    assert ("ios", "web") == store.segment_values("platform")
+    assert () == store.segment_values("country")
+    assert 0 == np.sum(counts(store, Segment("platform", "tv")))
+    assert 0 == np.sum(counts(store, Segment("country", "de")))
+
+
+def test_an_empty_store_counts_nobody(make: Make) -> None:
+    """Counts are zero and have the shape that was asked for."""
+    store = make()
+    table = store.counts(first=FIRST_DAY, last=LAST_DAY, window_days=(30, 1, 30))
+
+    assert (3, STREAM_DAYS) == table.shape
+    assert np.int64 == table.dtype
+    assert 0 == table.sum()
+    assert (0, 1) == store.counts(first=FIRST_DAY, last=FIRST_DAY, window_days=()).shape
+
+
+def test_rows_answer_in_the_order_asked(make: Make) -> None:
+    """Row i belongs to window i, in any order and repeated."""
+    store = make()
+    store.apply(batch([Event(7, Op.ADD, DAY)]))
+    table = store.counts(
+        first=FIRST_DAY, last=FIRST_DAY + dt.timedelta(days=8), window_days=(7, 1, 9, 7)
+    )
+
+    assert [[1] * 7 + [0] * 2, [1] + [0] * 8, [1] * 9, [1] * 7 + [0] * 2] == table.tolist()
+
+
+@pytest.mark.parametrize("window", [0, 65])
+def test_windows_outside_the_promise_are_refused(make: Make, window: int) -> None:
+    """Windows are 1..64 days."""
+    with pytest.raises(InvalidPlanError):
+        make().counts(first=FIRST_DAY, last=FIRST_DAY, window_days=(window,))
+
+
+@pytest.mark.parametrize("days", [-1, 5000])
+def test_ranges_outside_the_promise_are_refused(make: Make, days: int) -> None:
+    """A range is not empty and not endless."""
+    last = FIRST_DAY + dt.timedelta(days=days)
+    with pytest.raises(InvalidPlanError):
+        make().counts(first=FIRST_DAY, last=last, window_days=(1,))
+
+
+def test_days_before_1970_count_too(make: Make) -> None:
+    """Negative day numbers are days like others."""
+    store = make()
+    day = dt.date(1969, 12, 31)
+    store.apply(batch([(Event(7, Op.ADD, -1), {"platform": "web"}), (Event(7, Op.ADD, 0), {})]))
+    table = store.counts(
+        first=day, last=day, window_days=(1, 2), segment=Segment("platform", "web")
+    )
+
+    assert [[1], [1]] == table.tolist()
+
+
+def test_stats_bound_the_days(make: Make) -> None:
+    """The size of the store names the first and last active day."""
+    store = make()
+    empty = store.stats()
+    for offset in range(40, 50):
+        store.apply(batch([Event(7, Op.ADD, DAY + offset), Event(8, Op.ADD, DAY + offset)]))
+    full = store.stats()
+
+    assert (0, 0, None, None) == (empty.rows, empty.segments, empty.first_day, empty.last_day)
+    assert FIRST_DAY + dt.timedelta(days=40) == full.first_day
+    assert FIRST_DAY + dt.timedelta(days=49) == full.last_day
+    assert full.rows >= full.pending_rows
+    assert full.bytes_on_disk > 0
+
+
+def test_a_store_is_writable_until_it_is_closed(tmp_path: Path) -> None:
+    """`check_writable` passes on an open store; a closed one refuses everything."""
+    store = EmbeddedStore(tmp_path, clock=lambda: NOW, limits=TINY)
+    store.check_writable()
+    store.close()
+    store.close()
+
+    for call in (store.check_writable, store.stats, lambda: store.offset("a")):
+        with pytest.raises(StoreUnavailableError):
+            call()
