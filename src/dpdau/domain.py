@@ -10,15 +10,18 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, Protocol, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from dpdau.errors import InvalidPlanError
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 WINDOW_DAYS_MAX: Final = 64
 WAU_WINDOW_DAYS: Final = 7
+WINDOW_END_MIN: Final = dt.date(1900, 1, 1)
+WINDOW_END_MAX: Final = dt.date(9998, 12, 31)
 BATCH_ROWS_MAX: Final = 5_000_000
 _EPOCH: Final = dt.date(1970, 1, 1).toordinal()
 
@@ -122,7 +125,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Window:
-    """The `days` days that end at `end`, both ends included; 1 ≤ days ≤ 64."""
+    """The `days` days that end at `end`, both ends included; 1 ≤ days ≤ 64, years 1900..9998."""
 
     end: dt.date
     days: int
@@ -131,6 +134,11 @@ class Window:
         if not 1 <= self.days <= WINDOW_DAYS_MAX:
             raise InvalidPlanError(
                 f"Expected a window of 1..{WINDOW_DAYS_MAX} days, found {self.days}."
+            )
+        if not WINDOW_END_MIN <= self.end <= WINDOW_END_MAX:
+            raise InvalidPlanError(
+                f"Expected a day of {WINDOW_END_MIN.isoformat()}..{WINDOW_END_MAX.isoformat()}, "
+                f"found {self.end.isoformat()}."
             )
 
     @property
@@ -161,7 +169,7 @@ class Labels:
     """
 
     values: tuple[str, ...]
-    codes: NDArray[np.int32]
+    codes: "NDArray[np.int32]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +189,12 @@ class EventBatch:
     """
 
     events: int
-    pseudonym: NDArray[np.uint64]
-    day: NDArray[np.int32]
-    add: NDArray[np.bool_]
-    event_index: NDArray[np.int32]
-    event_id: NDArray[np.uint64]
-    aliases: NDArray[np.uint64]
+    pseudonym: "NDArray[np.uint64]"
+    day: "NDArray[np.int32]"
+    add: "NDArray[np.bool_]"
+    event_index: "NDArray[np.int32]"
+    event_id: "NDArray[np.uint64]"
+    aliases: "NDArray[np.uint64]"
     labels: Mapping[str, Labels] = field(default_factory=dict)
     batch_id: str | None = None
     offsets: Mapping[str, int] = field(default_factory=dict)
@@ -427,12 +435,32 @@ class Quote:
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sends a request: the label of an API key, and what the key may do."""
+
+    name: str
+    scopes: frozenset[Scope]
+
+    def may(self, scope: Scope) -> bool:
+        """Whether the caller may do this; `admin` may do everything."""
+        return scope in self.scopes or Scope.ADMIN in self.scopes
+
+
+@dataclass(frozen=True, slots=True)
 class ErasureReceipt:
     """What an erasure did; names no user."""
 
     erasure_id: str
     days_touched: int
     done_at: dt.datetime
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer of an erasure."""
+        return {
+            "erasure_id": self.erasure_id,
+            "days_touched": self.days_touched,
+            "done_at": self.done_at.isoformat(),
+        }
 
 
 class PrivateValueError(TypeError):

@@ -1,0 +1,1 @@
+"""HTTP words for the verbs."""

@@ -1,0 +1,151 @@
+"""Every refusal as one problem document (RFC 9457), from the table over `errors`.
+
+A document holds `type, title, status, code, detail` and the facts of the error. It never repeats
+what the caller sent: a path, a query or a body may hold a user id.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from starlette.exceptions import HTTPException
+
+from dpdau.errors import (
+    DpdauError,
+    InvalidPlanError,
+    NotAuthenticatedError,
+    RateLimitedError,
+    outcome,
+)
+from dpdau.telemetry import Metrics, log
+
+PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
+RETRY_AFTER_SECONDS: Final = 1
+INTERNAL_CODE: Final = "internal"
+_FIELD_ERRORS_MAX: Final = 20
+_RESERVED: Final = frozenset({"type", "title", "status", "code", "detail"})
+_LOG = log("api")
+
+
+class Problem(JSONResponse):
+    """A problem document as a response."""
+
+    media_type = PROBLEM_MEDIA_TYPE
+
+
+def problem(
+    *,
+    status: int,
+    code: str,
+    detail: str,
+    facts: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Problem:
+    """One problem document; a fact never replaces a member of the standard."""
+    body = {
+        "type": f"urn:dpdau:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        **{name: value for name, value in (facts or {}).items() if name not in _RESERVED},
+    }
+    return Problem(body, status_code=status, headers=headers)
+
+
+def problem_of(error: DpdauError) -> Problem:
+    """The document of an error of the product, with its status from `errors.OUTCOMES`.
+
+    Edge cases:
+        | error | besides |
+        |---|---|
+        | rate limited | `Retry-After` is the time to the end of the window |
+        | 503 | `Retry-After` is `RETRY_AFTER_SECONDS` |
+        | 401 | `WWW-Authenticate` names the scheme |
+        | 500 | the integrity failure is named, as an operator has to act on it |
+    """
+    status = outcome(error).http_status
+    headers: dict[str, str] = {}
+    if isinstance(error, RateLimitedError):
+        headers["Retry-After"] = str(error.facts["retry_after_seconds"])
+    elif status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    elif isinstance(error, NotAuthenticatedError):
+        headers["WWW-Authenticate"] = "APIKey"
+    return problem(
+        status=status, code=error.code, detail=error.message, facts=error.facts, headers=headers
+    )
+
+
+def internal_problem() -> Problem:
+    """What a bug shows: nothing of what went wrong."""
+    return problem(
+        status=500, code=INTERNAL_CODE, detail="The service failed; the failure was logged."
+    )
+
+
+def question_error(errors: Sequence[ErrorDetails]) -> InvalidPlanError:
+    """Wrong or unknown parameters as one error that names each known field and never its value."""
+    fields = [_field_error(one) for one in errors[:_FIELD_ERRORS_MAX]]
+    first = f"{fields[0]['field']}: {fields[0]['message']}" if fields else "unreadable"
+    return InvalidPlanError(f"Expected a valid request, found {first}.", errors=fields)
+
+
+def _field_error(error: ErrorDetails) -> dict[str, str]:
+    """Where a fault is and what was expected; the name of an unknown field is the sender's."""
+    place, message = error["loc"], error["msg"]
+    if error["type"] == "extra_forbidden":
+        place, message = place[:-1], "There is a field that is not known here"
+    return {"field": ".".join(str(part) for part in place) or "body", "message": message}
+
+
+def install(api: FastAPI, metrics: Metrics) -> None:
+    """Answers every refusal of the service with a problem document, and counts it by code."""
+
+    def refused(error: DpdauError) -> Problem:
+        metrics.refusals.labels(error.code).inc()
+        if outcome(error).exit_code == _INTEGRITY_EXIT_CODE:
+            _LOG.error("integrity", code=error.code, detail=error.message)
+        return problem_of(error)
+
+    async def on_error(request: Request, error: Exception) -> Problem:
+        assert isinstance(error, DpdauError)
+        return refused(error)
+
+    async def on_invalid(request: Request, error: Exception) -> Problem:
+        assert isinstance(error, RequestValidationError | ValidationError)
+        return refused(question_error(list(error.errors())))
+
+    async def on_http(request: Request, error: Exception) -> Problem:
+        assert isinstance(error, HTTPException)
+        code = _code_of(error.status_code)
+        metrics.refusals.labels(code).inc()
+        return problem(
+            status=error.status_code,
+            code=code,
+            detail=_HTTP_DETAILS.get(error.status_code, HTTPStatus(error.status_code).phrase),
+            headers=error.headers,
+        )
+
+    api.add_exception_handler(DpdauError, on_error)
+    api.add_exception_handler(RequestValidationError, on_invalid)
+    api.add_exception_handler(HTTPException, on_http)
+
+
+_INTEGRITY_EXIT_CODE: Final = 6
+_HTTP_DETAILS: Final = {
+    404: "There is no such route.",
+    405: "The route does not take this method.",
+    408: "The body did not arrive in time.",
+}
+
+
+def _code_of(status: int) -> str:
+    """The code of a refusal by the framework: its phrase in the form of the other codes."""
+    return re.sub(r"[^a-z]+", "_", HTTPStatus(status).phrase.lower())

@@ -1,0 +1,447 @@
+"""The routes of the service: HTTP words for the verbs of `app`, and nothing else.
+
+Order of refusals on every route: 429 for the address, 401, 429 for the key, 403, 413 and 415 for
+the body, 422 for the shape, 409 while a day is open, 429 for the budget; 503 whenever a part that
+is needed cannot write.
+"""
+
+import csv
+import datetime as dt
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Final
+from urllib.parse import unquote_to_bytes, urlencode
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from dpdau import __version__
+from dpdau.api.bodies import EVENT_FORMS, EVENTS_FORMS, PLAN_FORMS, BodyReader, form_of
+from dpdau.api.openapi import BODY_STATUSES, body_of, guarded, ref, refusals
+from dpdau.api.problems import question_error
+from dpdau.api.schemas import (
+    AnswerShape,
+    BudgetQuery,
+    BudgetShape,
+    Day,
+    IngestShape,
+    PageQuery,
+    PlanPageShape,
+    PlanRequest,
+    PlansQuery,
+    QuoteShape,
+    ReceiptShape,
+    ReleasePageShape,
+    ReleaseQuery,
+    SeriesQuery,
+    SeriesShape,
+    StatusShape,
+    VersionShape,
+    WindowQuery,
+)
+from dpdau.app import App
+from dpdau.domain import Answer, Metric, Scope, Segment
+from dpdau.errors import InvalidEventError, InvalidPlanError
+from dpdau.ingest.event import Form
+
+BATCH_ID_LENGTH_MAX: Final = 256
+POSITION_MAX: Final = 2**63 - 1
+CSV_COLUMNS: Final = (
+    "metric",
+    "day",
+    "window_days",
+    "window_start",
+    "window_end",
+    "timezone",
+    "segment",
+    "estimate",
+    "lower_95",
+    "upper_95",
+    "noise_stddev",
+    "epsilon_used",
+    "delta",
+    "mechanism",
+    "sketch_impl",
+    "released_at",
+    "release_id",
+    "status",
+    "version",
+)
+_RELEASE_STATUSES: Final = (409, 422)
+_NDJSON_SCHEMA: Final = {"type": "string", "description": "One event on each line."}
+router = APIRouter()
+
+
+def product(request: Request) -> App:
+    """The product behind this service."""
+    app: App = request.app.state.product
+    return app
+
+
+def reader(request: Request) -> BodyReader:
+    """The reader of request bodies."""
+    found: BodyReader = request.app.state.bodies
+    return found
+
+
+async def plan_body(request: Request) -> bytes:
+    """The body of a plan request, read before the query is looked at."""
+    form_of(request, PLAN_FORMS)
+    return await reader(request).read(request)
+
+
+Product = Annotated[App, Depends(product)]
+Reader = Annotated[BodyReader, Depends(reader)]
+BatchId = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description=f"Id of the batch, 1..{BATCH_ID_LENGTH_MAX} characters: a batch that is sent "
+        "again under the same id is taken once.",
+    ),
+]
+BatchPosition = Annotated[
+    str | None,
+    Header(
+        alias="Batch-Position",
+        description="In place of an Idempotency-Key, the place of the batch in its file, from 0: "
+        "the id is then made from the content.",
+    ),
+]
+
+
+@router.post(
+    "/event",
+    status_code=202,
+    response_model=IngestShape,
+    summary="Take one event, or a few in an envelope; durable when it answers.",
+    **guarded(
+        Scope.INGEST,
+        *BODY_STATUSES,
+        requestBody=body_of({"application/json": ref("EventEnvelope")}),
+    ),
+)
+async def post_event(
+    request: Request,
+    app: Product,
+    bodies: Reader,
+    idempotency_key: BatchId = None,
+    batch_position: BatchPosition = None,
+) -> Response:
+    """Takes `{"event": {...}}` or `{"events": [...]}`."""
+    form = form_of(request, EVENT_FORMS)
+    async with bodies.slots:
+        body = await bodies.read(request)
+        return await _ingest(app, body, form, idempotency_key, batch_position)
+
+
+@router.post(
+    "/events",
+    status_code=202,
+    response_model=IngestShape,
+    summary="Take a batch of events; durable when it answers.",
+    **guarded(
+        Scope.INGEST,
+        *BODY_STATUSES,
+        requestBody=body_of(
+            {
+                "application/json": {"type": "array", "items": ref("EventShape")},
+                "application/x-ndjson": _NDJSON_SCHEMA,
+            }
+        ),
+    ),
+)
+async def post_events(
+    request: Request,
+    app: Product,
+    bodies: Reader,
+    idempotency_key: BatchId = None,
+    batch_position: BatchPosition = None,
+) -> Response:
+    """Takes a JSON array or NDJSON; gzip or zstd by Content-Encoding."""
+    form = form_of(request, EVENTS_FORMS)
+    async with bodies.slots:
+        body = await bodies.read(request)
+        return await _ingest(app, body, form, idempotency_key, batch_position)
+
+
+async def _ingest(
+    app: App, body: bytes, form: Form, batch_id: str | None, position: str | None
+) -> Response:
+    """The shared body of the two routes."""
+    if batch_id is not None and not 1 <= len(batch_id) <= BATCH_ID_LENGTH_MAX:
+        raise InvalidEventError(
+            f"Expected an Idempotency-Key of 1..{BATCH_ID_LENGTH_MAX} characters, "
+            f"found {len(batch_id)}."
+        )
+    place = None if position is None else _position(position)
+    report = await run_in_threadpool(
+        lambda: app.ingest(app.decode(body, form), batch_id=batch_id, position=place)
+    )
+    return JSONResponse(report.to_json(), status_code=202)
+
+
+@router.delete(
+    "/users/{user_id:path}",
+    status_code=202,
+    response_model=ReceiptShape,
+    summary="Erase a user: every pair, under every live key.",
+    **guarded(Scope.ERASE, 422),
+)
+def erase_user(request: Request, user_id: str, app: Product) -> Response:
+    """Takes out everything of one user and answers with the receipt."""
+    return JSONResponse(app.erase(_exact_user_id(request, user_id)).to_json(), status_code=202)
+
+
+@router.get(
+    "/erasures/{erasure_id}",
+    response_model=ReceiptShape,
+    summary="The receipt of an erasure.",
+    **guarded(Scope.ERASE, 404, 422),
+)
+def get_erasure(erasure_id: str, app: Product) -> Response:
+    """The receipt of an erasure."""
+    return JSONResponse(app.erasure(erasure_id).to_json())
+
+
+@router.get(
+    "/dau/{day}",
+    response_model=AnswerShape,
+    summary="Distinct users active on a day: one release.",
+    **guarded(Scope.RELEASE, *_RELEASE_STATUSES),
+)
+def get_dau(
+    request: Request, day: Day, query: Annotated[ReleaseQuery, Query()], app: Product
+) -> Response:
+    """The stored number at no cost, or a new one with its charge."""
+    return _release(request, app, Metric.DAU, day, query)
+
+
+@router.get(
+    "/wau",
+    response_model=AnswerShape,
+    summary="Distinct users active in the 7 days that end at a day: one release.",
+    **guarded(Scope.RELEASE, *_RELEASE_STATUSES),
+)
+def get_wau(request: Request, query: Annotated[WindowQuery, Query()], app: Product) -> Response:
+    """The stored number at no cost, or a new one with its charge."""
+    return _release(request, app, Metric.WAU, query.end, query)
+
+
+@router.get(
+    "/mau",
+    response_model=AnswerShape,
+    summary="Distinct users active in the window that ends at a day: one release.",
+    **guarded(Scope.RELEASE, *_RELEASE_STATUSES),
+)
+def get_mau(request: Request, query: Annotated[WindowQuery, Query()], app: Product) -> Response:
+    """The stored number at no cost, or a new one with its charge."""
+    return _release(request, app, Metric.MAU, query.end, query)
+
+
+def _release(
+    request: Request, app: App, metric: Metric, day: dt.date, query: ReleaseQuery
+) -> Response:
+    """The shared body of the three routes."""
+    answer = app.release(
+        metric,
+        day,
+        window_days=query.window,
+        segment=_segment(query.segment),
+        fresh=query.fresh,
+    )
+    return JSONResponse(_shown(request, answer))
+
+
+_CSV_RESPONSE: Final = {
+    200: {
+        "description": "What is released, as JSON or CSV.",
+        "content": {"text/csv": {"schema": {"type": "string"}}},
+    }
+}
+_SERIES_OPTIONS: Final = guarded(Scope.READ, 422)
+
+
+@router.get(
+    "/series",
+    response_model=SeriesShape,
+    summary="What is released in a range of days; never spends.",
+    **{**_SERIES_OPTIONS, "responses": {**_CSV_RESPONSE, **_SERIES_OPTIONS["responses"]}},
+)
+def get_series(request: Request, query: Annotated[SeriesQuery, Query()], app: Product) -> Response:
+    """Released numbers in day order, for charts."""
+    answers = app.series(
+        _metrics(query.metrics), query.first, query.last, segment=_segment(query.segment)
+    )
+    rows = [_shown(request, answer) for answer in answers]
+    if query.format == "csv":
+        return Response(_csv(rows), media_type="text/csv")
+    return JSONResponse({"releases": rows})
+
+
+@router.get(
+    "/budget/{metric}",
+    response_model=BudgetShape,
+    summary="The budget of a metric for the month of a day (today).",
+    **guarded(Scope.READ, 422),
+)
+def get_budget(metric: str, query: Annotated[BudgetQuery, Query()], app: Product) -> Response:
+    """What the month's budget holds and what was spent."""
+    return JSONResponse(app.budget(metric, query.day).to_json())
+
+
+@router.get(
+    "/releases",
+    response_model=ReleasePageShape,
+    summary="The log of releases, oldest first, in pages.",
+    **guarded(Scope.READ, 422),
+)
+def get_releases(query: Annotated[PageQuery, Query()], app: Product) -> Response:
+    """One page; the `Link` header leads to the next."""
+    rows, following = app.releases(after=query.after, limit=query.limit)
+    body = {"releases": [one.to_json() for one in rows], "next": following}
+    return JSONResponse(body, headers=_link("/releases", following, query.limit))
+
+
+@router.get(
+    "/plans",
+    response_model=PlanPageShape,
+    summary="The opened plans with their charges, oldest first, in pages.",
+    **guarded(Scope.READ, 422),
+)
+def get_plans(query: Annotated[PageQuery, Query()], app: Product) -> Response:
+    """One page; the `Link` header leads to the next."""
+    rows, following = app.plans(after=query.after, limit=query.limit)
+    return JSONResponse(
+        {"plans": rows, "next": following}, headers=_link("/plans", following, query.limit)
+    )
+
+
+_PLAN_OPTIONS: Final = guarded(
+    Scope.RELEASE,
+    *BODY_STATUSES,
+    *_RELEASE_STATUSES,
+    requestBody=body_of({"application/json": ref("PlanRequest")}),
+)
+_PRICED_RESPONSE: Final = {200: {"description": "The price, with `dry_run`.", "model": QuoteShape}}
+
+
+@router.post(
+    "/plans",
+    status_code=201,
+    response_model=AnswerShape,
+    summary="Take a release as a plan with one step; with dry_run, price it and charge nothing.",
+    **{**_PLAN_OPTIONS, "responses": {**_PRICED_RESPONSE, **_PLAN_OPTIONS["responses"]}},
+)
+def post_plan(
+    request: Request,
+    body: Annotated[bytes, Depends(plan_body)],
+    query: Annotated[PlansQuery, Query()],
+    app: Product,
+) -> Response:
+    """Error bars and cost before buying; the number and its charge after."""
+    asked = _plan_request(body)
+    segment = _segment(asked.segment)
+    if query.dry_run:
+        quote = app.price(asked.metric, asked.day, window_days=asked.window, segment=segment)
+        return JSONResponse(quote.to_json())
+    answer = app.release(asked.metric, asked.day, window_days=asked.window, segment=segment)
+    return JSONResponse(_shown(request, answer), status_code=201)
+
+
+@router.get("/version", response_model=VersionShape, summary="The version.", **guarded(None))
+async def get_version() -> Response:
+    """The version of the service."""
+    return JSONResponse({"name": "dpdau", "version": __version__})
+
+
+@router.get("/healthz", response_model=StatusShape, summary="Alive.", responses=refusals(500))
+async def get_healthz() -> Response:
+    """Answers while the process serves."""
+    return JSONResponse({"status": "ok"})
+
+
+@router.get(
+    "/readyz",
+    response_model=StatusShape,
+    summary="Can write.",
+    responses=refusals(429, 500, 503),
+)
+def get_readyz(app: Product) -> Response:
+    """Proves that the store and the ledger can write now."""
+    app.check_ready()
+    return JSONResponse({"status": "ok"})
+
+
+def _shown(request: Request, answer: Answer) -> dict[str, Any]:
+    """An answer as JSON; the exact value leaves only where the service was started for it."""
+    if not request.app.state.unsafe_debug:
+        answer = replace(answer, exact_value=None)
+    return answer.to_json()
+
+
+def _position(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) <= POSITION_MAX):
+        raise InvalidEventError(f"Expected a Batch-Position of 0..{POSITION_MAX}.")
+    return int(text)
+
+
+def _segment(text: str | None) -> Segment | None:
+    return None if text is None else Segment.parse(text)
+
+
+def _metrics(text: str) -> list[Metric]:
+    """Reads a comma-separated list; each metric once."""
+    try:
+        return list(dict.fromkeys(Metric(part.strip()) for part in text.split(",")))
+    except ValueError:
+        raise InvalidPlanError(f"Expected metrics of {', '.join(Metric)}.") from None
+
+
+def _plan_request(body: bytes) -> PlanRequest:
+    """Reads the body of `POST /plans`.
+
+    Raises:
+        InvalidPlanError: It is not of the shape; names the fields and not their values.
+    """
+    try:
+        return PlanRequest.model_validate_json(body)
+    except ValidationError as error:
+        found = question_error(error.errors(include_url=False, include_input=False))
+    raise found
+
+
+def _exact_user_id(request: Request, user_id: str) -> str:
+    """The id of the path, byte for byte: a server decodes broken UTF-8 to another id.
+
+    Raises:
+        InvalidEventError: The bytes of the path are not UTF-8.
+    """
+    raw: bytes | None = request.scope.get("raw_path")
+    try:
+        if raw is not None:
+            unquote_to_bytes(raw).decode()
+        user_id.encode()
+    except UnicodeError:
+        raise InvalidEventError("Expected a user id in UTF-8.", field="user_id") from None
+    return user_id
+
+
+def _link(path: str, following: str | None, limit: int) -> dict[str, str]:
+    """The `Link` header of a page that is not the last."""
+    if following is None:
+        return {}
+    query = urlencode({"after": following, "limit": limit})
+    return {"Link": f'<{path}?{query}>; rel="next"'}
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Releases as CSV with a header."""
+    out = io.StringIO(newline="")
+    writer = csv.DictWriter(out, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()

@@ -1,0 +1,265 @@
+"""The wire shapes of every answer and request, with their units, for the OpenAPI document.
+
+Answers are built by the nouns' own `to_json`; these models document them, and the tests hold the
+two together. A model forbids further keys so that an answer cannot grow in silence.
+"""
+
+import datetime as dt
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dpdau.domain import WINDOW_DAYS_MAX, Metric
+
+PAGE_ROWS_MAX = 1000
+SEGMENT_PATTERN = r"^[^=]+=.+$"
+
+SegmentText = Annotated[
+    str,
+    Field(
+        description="One value of one declared dimension, `dimension=value`.",
+        examples=["platform=ios"],
+        pattern=SEGMENT_PATTERN,
+        max_length=256,
+    ),
+]
+WindowDays = Annotated[
+    int,
+    Field(description="Days of the window.", ge=1, le=WINDOW_DAYS_MAX, examples=[28]),
+]
+Day = Annotated[dt.date, Field(description="A day, YYYY-MM-DD.", examples=["1997-03-31"])]
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BudgetShape(_Shape):
+    """The state of one budget: a metric's allowance for one calendar month."""
+
+    metric: str = Field(description="The metric that the budget pays for.")
+    period: str = Field(description="The calendar month, YYYY-MM.")
+    filter: str = Field(description="The rule that decides whether a charge fits: basic or zcdp.")
+    epsilon_cap: float = Field(description="Cap on ε of the month, at `delta`.")
+    epsilon_spent: float = Field(description="ε charged so far; rounded up.")
+    epsilon_remaining: float = Field(description="ε that is left; rounded down.")
+    delta: float = Field(description="δ at which the cap and the spending hold.")
+    rdp_orders: list[int] = Field(description="Orders of the reported Rényi curve.")
+    rdp_curve: list[tuple[int, float]] = Field(description="(order, ε of that Rényi order).")
+    best_rdp_epsilon: float = Field(description="Reported: the least ε at `delta` of the curve.")
+    best_rdp_order: int | None = Field(description="The order that gives it; null if none.")
+    advanced_epsilon: float = Field(description="Reported: ε by advanced composition.")
+    advanced_delta: float = Field(description="δ of `advanced_epsilon`.")
+    pld_epsilon: float = Field(description="Reported: ε at `delta` by the privacy loss.")
+    rho_spent: str = Field(description="zCDP ρ charged so far, as an exact fraction.")
+    release_count: int = Field(description="Releases charged in the month.")
+    policy: str = Field(description="How numbers are paid for.")
+
+
+class ReleaseShape(_Shape):
+    """A published number; it never changes."""
+
+    metric: Metric = Field(description="What is counted.")
+    day: dt.date = Field(description="The target day, equal to `window_end`.")
+    window_days: int = Field(description="Days of the window.")
+    window_start: dt.date = Field(description="First day that counts.")
+    window_end: dt.date = Field(description="Last day that counts.")
+    timezone: str = Field(description="IANA time zone in which the days begin and end.")
+    segment: str | None = Field(description="`dimension=value`, or null for everyone.")
+    estimate: int = Field(description="Distinct users plus noise, in users; may be negative.")
+    lower_95: int = Field(description="Lower end of the 95 % interval, in users.")
+    upper_95: int = Field(description="Upper end of the 95 % interval, in users.")
+    noise_stddev: float = Field(description="Standard deviation of the noise, in users.")
+    epsilon_used: float = Field(description="ε of this release.")
+    delta: float = Field(description="δ of this release.")
+    mechanism: str = Field(description="The noise mechanism.")
+    sketch_impl: str = Field(description="How distinct users were counted.")
+    released_at: dt.datetime = Field(description="When it was published, RFC 3339 in UTC.")
+    release_id: str = Field(description="Id of the release.")
+    plan_id: str = Field(description="Id of the plan that paid for it.")
+    step: int = Field(description="Step of the plan, from 0.")
+    status: str = Field(description="`final`: it never changes.")
+    version: str = Field(description="Version of dpdau that published it.")
+
+
+class AnswerShape(ReleaseShape):
+    """A release with the state of its budget now."""
+
+    replayed: bool = Field(description="Whether it was stored before: then nothing was charged.")
+    budget_remaining: float = Field(description="ε that is left of the month's budget.")
+    budget: BudgetShape = Field(description="The month's budget after this request.")
+    exact_value: int | None = Field(
+        description="null, unless the service was started with `--unsafe-debug`."
+    )
+    unsafe: Literal[True] | None = Field(
+        default=None, description="Present where `exact_value` is: the answer is not private."
+    )
+
+
+class SeriesShape(_Shape):
+    """What is released in a range, in day order."""
+
+    releases: list[AnswerShape]
+
+
+class ReleasePageShape(_Shape):
+    """One page of the release log, oldest first."""
+
+    releases: list[ReleaseShape]
+    next: str | None = Field(description="Cursor of the next page for `after`; null at the end.")
+
+
+class PlanPageShape(_Shape):
+    """One page of the opened plans with their charges, oldest first."""
+
+    plans: list[dict[str, Any]]
+    next: str | None = Field(description="Cursor of the next page for `after`; null at the end.")
+
+
+class QuoteShape(_Shape):
+    """What a release would cost and how precise it would be."""
+
+    metric: Metric
+    day: dt.date
+    window_days: int = Field(description="Days of the window.")
+    segment: str | None
+    mechanism: str
+    epsilon: float = Field(description="ε that would be charged.")
+    delta: float = Field(description="δ that would be charged.")
+    noise_stddev: float = Field(description="Standard deviation of the noise, in users.")
+    half_width_95: int = Field(description="Half the width of the 95 % interval, in users.")
+    affordable: bool = Field(description="Whether the charge fits what is left.")
+    budget: BudgetShape
+
+
+class RejectionShape(_Shape):
+    """One item that was not taken; it repeats nothing of the item."""
+
+    index: int = Field(description="Place of the item in the body, from 0.")
+    code: str = Field(description="Stable code of the fault.")
+    field: str | None = Field(description="The field at fault; null for the whole item.")
+    message: str = Field(description="What was expected.")
+
+
+class IngestShape(_Shape):
+    """What became of a batch: received = accepted + duplicate + late + rejected."""
+
+    ingested: int = Field(description="Events that were stored: accepted + late.")
+    received: int = Field(description="Items in the body.")
+    accepted: int = Field(description="Events taken for a day that is open.")
+    duplicate: int = Field(description="Events seen before, by event id or batch id.")
+    late: int = Field(description="Events taken for a day that was released already.")
+    rejected: list[RejectionShape] = Field(description="Items that were not taken.")
+
+
+class ReceiptShape(_Shape):
+    """What an erasure did; names no user."""
+
+    erasure_id: str = Field(description="Id of the erasure.")
+    days_touched: int = Field(description="Distinct days on which the user was taken out.")
+    done_at: dt.datetime = Field(description="When it was durable, RFC 3339 in UTC.")
+
+
+class VersionShape(_Shape):
+    """The version of the service."""
+
+    name: Literal["dpdau"]
+    version: str
+
+
+class StatusShape(_Shape):
+    """A probe's answer."""
+
+    status: Literal["ok"]
+
+
+class ProblemShape(BaseModel):
+    """A problem document (RFC 9457); further members are facts of the error."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: str = Field(description="`urn:dpdau:problem:` and the code.")
+    title: str = Field(description="The phrase of the status.")
+    status: int = Field(description="The HTTP status.")
+    code: str = Field(description="Stable code of the error.")
+    detail: str = Field(description="What was expected and what was found.")
+
+
+class PlanRequest(_Shape):
+    """A release to price or to take: a plan with one step."""
+
+    metric: Metric = Field(description="What is counted.")
+    day: Day
+    window: WindowDays | None = None
+    segment: SegmentText | None = None
+
+
+class EventShape(BaseModel):
+    """One event of the turnstile stream."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    user_id: str = Field(description="1..256 bytes of UTF-8.", min_length=1, max_length=256)
+    op: Literal["+", "-"] = Field(description="`+` was active, `-` was not.")
+    day: dt.date | None = Field(None, description="The day, YYYY-MM-DD.")
+    ts: dt.datetime | None = Field(None, description="RFC 3339; stands for `day`.")
+    event_id: str | None = Field(None, description="The sender's idempotency key.")
+    metadata: dict[str, Any] | None = Field(
+        None, description="Declared dimensions, and `days` of a `-`; other keys are not stored."
+    )
+
+
+class EventEnvelope(BaseModel):
+    """The body of `POST /event`: exactly one of the two."""
+
+    event: EventShape | None = None
+    events: list[EventShape] | None = None
+
+
+class _Query(BaseModel):
+    """Parameters of a query; one that is unknown is refused, as a misspelled one would mislead."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ReleaseQuery(_Query):
+    """Which users, which window (only `mau` has more than one), and whether to buy anew."""
+
+    segment: SegmentText | None = None
+    window: WindowDays | None = None
+    fresh: bool = Field(default=False, description="Buy a new release although one is stored.")
+
+
+class WindowQuery(ReleaseQuery):
+    """The window that ends at a day."""
+
+    end: Day
+
+
+class SeriesQuery(_Query):
+    """A range of released numbers."""
+
+    metrics: str = Field("dau,wau,mau", description="Comma-separated metrics.", max_length=64)
+    first: Day = Field(alias="from")
+    last: Day = Field(alias="to")
+    segment: SegmentText | None = None
+    format: Literal["json", "csv"] = Field("json", description="The form of the answer.")
+
+
+class BudgetQuery(_Query):
+    """The month of a day."""
+
+    day: Day | None = None
+
+
+class PageQuery(_Query):
+    """Where a page begins and how long it is."""
+
+    after: str | None = Field(None, description="Cursor from the page before.", max_length=256)
+    limit: int = Field(100, description="Rows of the page.", ge=1, le=PAGE_ROWS_MAX)
+
+
+class PlansQuery(_Query):
+    """Price or buy."""
+
+    dry_run: bool = Field(default=False, description="Price the release; charge nothing.")

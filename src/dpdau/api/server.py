@@ -1,0 +1,202 @@
+"""Builds the HTTP service over an `App` and runs it until it is told to stop."""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from dpdau import __version__
+from dpdau.api import openapi, pages, problems, routes, traffic
+from dpdau.api.auth import RATE_LIMIT, Gate, RateLimiter, is_loopback
+from dpdau.api.bodies import BODY_BYTES_MAX, BodyReader
+from dpdau.app import App
+from dpdau.domain import Metric
+from dpdau.errors import InvalidSettingError
+from dpdau.telemetry import Metrics, log
+
+DRAIN_SECONDS_MAX: Final = 30
+STUCK_SECONDS: Final = 1
+STUCK_EXIT_CODE: Final = 5
+KEEP_ALIVE_SECONDS: Final = 15
+BACKLOG: Final = 1024
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_LOG = log("api")
+
+
+def create_api(
+    app: App,
+    *,
+    no_auth: bool = False,
+    unsafe_debug: bool = False,
+    rate_limit: str = RATE_LIMIT,
+    max_body_bytes: int = BODY_BYTES_MAX,
+) -> FastAPI:
+    """The HTTP service over an app, ready for any ASGI server.
+
+    Args:
+        app: The product; stays open.
+        no_auth: Asks for no key; only for a service that nothing but this machine can reach.
+        unsafe_debug: Lets exact values out where the app gives them.
+        rate_limit: Requests of one client address, and of one key, as `1000/second`.
+        max_body_bytes: Size of a body, as sent and decompressed.
+
+    Guarantee: a user id that a request holds is in no answer, log line or metric.
+    """
+    assert max_body_bytes > 0
+    metrics = app.metrics or Metrics(CollectorRegistry())
+    limiter = RateLimiter(rate_limit)
+    api = FastAPI(
+        title="dpdau",
+        version=__version__,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        # The framework's own spans and logs would carry paths, and a path may carry a user id.
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
+    )
+    api.state.product = app
+    api.state.gate = Gate(app, limiter, no_auth=no_auth)
+    api.state.bodies = BodyReader(max_body_bytes)
+    api.state.unsafe_debug = unsafe_debug
+    api.state.registry = metrics.registry
+    api.include_router(routes.router)
+    api.include_router(pages.router)
+    problems.install(api, metrics)
+    openapi.install(api)
+    traffic.install(api, limiter=limiter, metrics=metrics)
+    return api
+
+
+def serve(
+    app: App,
+    *,
+    host: str,
+    port: int,
+    no_auth: bool = False,
+    unsafe_debug: bool = False,
+    rate_limit: str = RATE_LIMIT,
+    max_body_bytes: int = BODY_BYTES_MAX,
+    drain_seconds: int = DRAIN_SECONDS_MAX,
+) -> None:
+    """Serves until SIGTERM or SIGINT; then closes the app.
+
+    On the signal it stops accepting, lets requests in flight finish for at most `drain_seconds`,
+    and closes the app. The caller's process goes on and ends with its own exit code. Only where a
+    request is stuck beyond that limit is the process ended, with `STUCK_EXIT_CODE`: what was
+    acknowledged is durable, and what was not is not.
+
+    Raises:
+        InvalidSettingError: `no_auth` or `unsafe_debug` on an address that others can reach.
+    """
+    for name, on in (("--no-auth", no_auth), ("--unsafe-debug", unsafe_debug)):
+        if on and not is_loopback(host):
+            raise InvalidSettingError(f"Expected a loopback host with {name}, found {host!r}.")
+    api = create_api(
+        app,
+        no_auth=no_auth,
+        unsafe_debug=unsafe_debug,
+        rate_limit=rate_limit,
+        max_body_bytes=max_body_bytes,
+    )
+    config = uvicorn.Config(
+        api,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        workers=1,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # The rate of an address is the rate of the peer; a header could claim any address.
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=drain_seconds,
+    )
+    server = _Server(config)
+    try:
+        listener = _listen(host, port)
+        # The accountant takes seconds to load: before the first request rather than in it.
+        app.budget(Metric.DAU.value)
+        _LOG.info("serving", host=host, port=listener.getsockname()[1])
+        with _stop_signals_end_here():
+            server.run(sockets=[listener])
+    finally:
+        app.close()
+        if server.is_stuck:
+            _end_stuck()
+        server.limit.cancel()
+    _LOG.info("stopped")
+
+
+class _Server(uvicorn.Server):
+    """The server with a limit on its own stop: a thread that is stuck would hold it for ever."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        drain = config.timeout_graceful_shutdown
+        assert drain is not None
+        self.is_stuck = False
+        self.limit = threading.Timer(drain + STUCK_SECONDS, _end_stuck)
+        self.limit.daemon = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts the limit, stops, and notes whether a request did not finish."""
+        self.limit.start()
+        await super().shutdown(sockets)
+        self.is_stuck = bool(self.server_state.tasks)
+
+
+def _end_stuck() -> None:
+    """Ends the process: a request did not finish within the limit."""
+    _LOG.error("stuck", detail="requests did not finish within the limit and were cut off")
+    os._exit(STUCK_EXIT_CODE)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket; bound here because the server would end the process where it cannot.
+
+    Raises:
+        InvalidSettingError: The address cannot be bound.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise InvalidSettingError(
+            f"Expected an address that can be bound, found {host} port {port}: {error.strerror}.",
+            host=host,
+            port=port,
+        ) from None
+
+
+@contextmanager
+def _stop_signals_end_here() -> Iterator[None]:
+    """The server raises the signal that stopped it once more at its end, for its caller to see.
+
+    Here the stop is done by then, so the second one is let pass.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: None) for number in _STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

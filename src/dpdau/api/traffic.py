@@ -1,0 +1,154 @@
+"""What surrounds every request: rate by address, access log, latency, and the last catch.
+
+A log line names the route's template and never the path: `/users/{user_id}` has an id in it. It
+carries no client address and no query for the same reason.
+"""
+
+import math
+import time
+import traceback
+from collections import deque
+from functools import partial
+from http import HTTPStatus
+from typing import Final
+
+from prometheus_client import Gauge
+from prometheus_fastapi_instrumentator import Instrumentator
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dpdau.api.auth import TRAFFIC_SCOPE_KEY, RateLimiter, Traffic
+from dpdau.api.problems import INTERNAL_CODE, internal_problem, problem_of
+from dpdau.errors import RateLimitedError
+from dpdau.telemetry import Metrics, log
+
+LATENCY_SAMPLES_MAX: Final = 2048
+CLIENT_CLOSED_STATUS: Final = 499
+_UNLIMITED_PATHS: Final = frozenset({"/healthz"})
+_FRAMES_MAX: Final = 12
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+_LOG = log("api")
+
+
+class LatencyWindow:
+    """The latencies of the last `LATENCY_SAMPLES_MAX` requests, as two gauges."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._samples: deque[float] = deque(maxlen=LATENCY_SAMPLES_MAX)
+        for percent in (50, 99):
+            gauge = Gauge(
+                f"dp_request_latency_ms_p{percent}",
+                f"Latency in ms that {percent} % of the last requests did not exceed.",
+                registry=metrics.registry,
+            )
+            gauge.set_function(partial(self.percentile, percent))
+
+    def add(self, milliseconds: float) -> None:
+        """Takes one request in; the oldest leaves."""
+        self._samples.append(milliseconds)
+
+    def percentile(self, percent: int) -> float:
+        """The nearest-rank percentile in ms; 0 before the first request."""
+        ranked = sorted(self._samples)
+        if not ranked:
+            return 0.0
+        return ranked[max(math.ceil(len(ranked) * percent / 100), 1) - 1]
+
+
+class TrafficMiddleware:
+    """The outermost layer of the service: nothing that fails inside reaches the server's log."""
+
+    def __init__(
+        self, app: ASGIApp, *, limiter: RateLimiter, latency: LatencyWindow, metrics: Metrics
+    ) -> None:
+        self._app = app
+        self._limiter = limiter
+        self._latency = latency
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request; a websocket is closed by the layer below."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        traffic = scope[TRAFFIC_SCOPE_KEY] = Traffic()
+        status = 0
+
+        async def send_noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers.update(_HEADERS)
+                if traffic.rate is not None:
+                    headers.update(traffic.rate.headers())
+            await send(message)
+
+        started = time.perf_counter()
+        try:
+            await self._limited(scope, receive, send_noted)
+        except ClientDisconnect:
+            status = CLIENT_CLOSED_STATUS
+        except Exception as error:  # noqa: BLE001 - the outermost loop of the service.
+            self._metrics.refusals.labels(INTERNAL_CODE).inc()
+            _LOG.error("failed", route=route_of(scope), **_place_of(error))
+            if status == 0:
+                await internal_problem()(scope, receive, send_noted)
+        finally:
+            milliseconds = (time.perf_counter() - started) * 1000
+            self._latency.add(milliseconds)
+            _LOG.info(
+                "request",
+                method=scope["method"],
+                route=route_of(scope),
+                status=status,
+                duration_ms=round(milliseconds, 3),
+                caller=traffic.caller,
+            )
+
+    async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Counts the client's address before anything else is done for it."""
+        if scope["path"] not in _UNLIMITED_PATHS:
+            client = scope.get("client")
+            traffic: Traffic = scope[TRAFFIC_SCOPE_KEY]
+            traffic.rate = self._limiter.take("address", client[0] if client else "local")
+            try:
+                traffic.rate.require()
+            except RateLimitedError as error:
+                self._metrics.refusals.labels(error.code).inc()
+                await problem_of(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def route_of(scope: Scope) -> str:
+    """The template of the route that a request met, or `none`."""
+    path = getattr(scope.get("route"), "path", None)
+    return "none" if path is None else str(path)
+
+
+def install(api: Starlette, *, limiter: RateLimiter, metrics: Metrics) -> None:
+    """Wraps a service: counts and latencies by route and status, then the outermost layer."""
+    Instrumentator(should_group_status_codes=False, registry=metrics.registry).instrument(api)
+    api.add_middleware(
+        TrafficMiddleware,
+        limiter=limiter,
+        latency=LatencyWindow(metrics),
+        metrics=metrics,
+    )
+
+
+def _place_of(error: Exception) -> dict[str, object]:
+    """Where a bug is: its type and its frames. Not its message, which may hold a private value."""
+    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES_MAX:]
+    return {
+        "status": int(HTTPStatus.INTERNAL_SERVER_ERROR),
+        "error": type(error).__qualname__,
+        "frames": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
+    }

@@ -1,0 +1,565 @@
+"""Wiring, and the verbs of the product: `ingest`, `price`, `release`, `budget`, `erase`.
+
+`Verbs` is what every front speaks to. It has two implementations, `App` here and `client.Client`
+over HTTP, and a front cannot tell which it has.
+"""
+
+import datetime as dt
+import hmac
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpdau import plan as promises
+from dpdau.accounting.budget import Budget, fits
+from dpdau.activity import erasure
+from dpdau.activity.embedded import EmbeddedStore
+from dpdau.activity.store import ActivityStore
+from dpdau.datadir import DataDir, DataDirUse
+from dpdau.domain import (
+    WAU_WINDOW_DAYS,
+    Answer,
+    BudgetBlock,
+    Caller,
+    Clock,
+    ErasureReceipt,
+    Metric,
+    Quote,
+    Release,
+    Scope,
+    Segment,
+    SupportsClose,
+    month_of,
+)
+from dpdau.errors import (
+    BudgetExhaustedError,
+    InvalidPlanError,
+    InvalidSettingError,
+    NotAuthenticatedError,
+)
+from dpdau.ingest import batch as batches
+from dpdau.ingest.batch import IngestReport
+from dpdau.ingest.columns import DecodedTable
+from dpdau.ingest.event import Decoded, Fields, Form, Rules, check_user_id, decode
+from dpdau.ledger import ledger as ledgers
+from dpdau.ledger.ledger import Ledger
+from dpdau.ledger.statement import ReportTerms, Statements
+from dpdau.mechanisms.sampling import NoiseSource, OpenDPNoise
+from dpdau.plan import PrivacyTerms, Question
+from dpdau.pseudonym import Keyring, Pseudonymizer, parse_secret
+from dpdau.release import Calendar, Releaser
+from dpdau.settings import Settings
+from dpdau.telemetry import Metrics
+
+PAGE_MAX: Final = 1000
+SERIES_DAYS_MAX: Final = 3660
+
+
+class Verbs(Protocol):
+    """What a front can ask for, whether the product is in this process or behind a URL."""
+
+    def ingest(
+        self,
+        decoded: Decoded | DecodedTable,
+        *,
+        batch_id: str | None = None,
+        position: int | None = None,
+    ) -> IngestReport:
+        """Takes events in; durable when it returns.
+
+        A batch with a `batch_id` that was applied changes nothing. For a chunk of a file its
+        `position` stands in: the id is then made from the content.
+        """
+
+    def price(
+        self,
+        metric: Metric,
+        day: dt.date,
+        *,
+        window_days: int | None = None,
+        segment: Segment | None = None,
+    ) -> Quote:
+        """What a release would cost and how precise it would be; charges nothing."""
+
+    def release(
+        self,
+        metric: Metric,
+        day: dt.date,
+        *,
+        window_days: int | None = None,
+        segment: Segment | None = None,
+        fresh: bool = False,
+    ) -> Answer:
+        """One published number: the stored one, or a new one with its charge."""
+
+    def series(
+        self,
+        metrics: Sequence[Metric],
+        first: dt.date,
+        last: dt.date,
+        *,
+        segment: Segment | None = None,
+    ) -> list[Answer]:
+        """What is released already, in day order; never spends."""
+
+    def budget(self, metric: str, day: dt.date | None = None) -> BudgetBlock:
+        """The state of a metric's budget for the month of a day (today)."""
+
+    def erase(self, user_id: str) -> ErasureReceipt:
+        """Takes out everything of one user, under every live key."""
+
+    def erasure(self, erasure_id: str) -> ErasureReceipt:
+        """The receipt of an erasure."""
+
+
+def system_clock() -> dt.datetime:
+    """The one place where the product asks what time it is."""
+    return dt.datetime.now(dt.UTC)  # noqa: TID251
+
+
+class App:
+    """The product in one process: a data directory, its store, its ledger and its keys."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        store: ActivityStore,
+        ledger: Ledger,
+        keyring: Keyring,
+        noise: NoiseSource,
+        clock: Clock,
+        held: Sequence[SupportsClose] = (),
+        metrics: Metrics | None = None,
+        unsafe_debug: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.ledger = ledger
+        self.metrics = metrics
+        self._store = store
+        self._keyring = keyring
+        self._held = held
+        self._unsafe_debug = unsafe_debug
+        self._purged_on: dt.date | None = None
+        self._terms = terms(settings)
+        self.calendar = Calendar(zone=settings.zone, grace_hours=settings.GRACE_HOURS, clock=clock)
+        self._releaser = Releaser(
+            store=store, ledger=ledger, noise=noise, terms=self._terms, calendar=self.calendar
+        )
+        self._statements = Statements(ledger, report_terms(settings))
+
+    @classmethod
+    def open(
+        cls,
+        settings: Settings,
+        *,
+        clock: Clock = system_clock,
+        noise: NoiseSource | None = None,
+        serve_at: str | None = None,
+        read_only: bool = False,
+        metrics: Metrics | None = None,
+        unsafe_debug: bool = False,
+    ) -> Self:
+        """Builds the object graph over `DATA_DIR`.
+
+        Args:
+            settings: The loaded settings.
+            clock: What time it is.
+            noise: The noise source; the operating system's by default.
+            serve_at: The URL of the service that will own the directory; None for a command.
+            read_only: Only reads the activity store, beside whoever writes, and takes no hold; the
+                ledger takes writers from any process.
+            metrics: Counters to keep, where someone reads them.
+            unsafe_debug: Puts the exact count beside each release; never for a real service.
+
+        Raises:
+            InvalidSettingError: There is no usable secret.
+            DataDirInUseError: A service owns the directory.
+            IntegrityError: What is stored contradicts itself, or the secret is another one.
+        """
+        secret = secret_of(settings)
+        folder = DataDir(settings.DATA_DIR).create()
+        held: list[SupportsClose] = []
+        try:
+            if not read_only:
+                use: DataDirUse = folder.own(serve_at) if serve_at else folder.use()
+                held.append(use)
+            keyring = Keyring.open_or_create(folder.keyring, secret, clock=clock)
+            ledger = Ledger(settings.ledger_url, mark_path=folder.mark, clock=clock)
+            held.append(ledger)
+            store = _open_store(folder, keyring, clock=clock, read_only=read_only)
+            held.append(store)
+            return cls(
+                settings=settings,
+                store=store,
+                ledger=ledger,
+                keyring=keyring,
+                noise=noise or OpenDPNoise(),
+                clock=clock,
+                held=held,
+                metrics=metrics,
+                unsafe_debug=unsafe_debug,
+            )
+        except BaseException:
+            _close_all(held)
+            raise
+
+    def ingest(
+        self,
+        decoded: Decoded | DecodedTable,
+        *,
+        batch_id: str | None = None,
+        position: int | None = None,
+    ) -> IngestReport:
+        """See `Verbs.ingest`."""
+        self._purge_if_due()
+        report = batches.ingest(
+            decoded,
+            store=self._store,
+            pseudonymizer=self._pseudonymizer(),
+            dimensions=self.settings.DIMENSIONS,
+            batch_id=batch_id,
+            position=position,
+        )
+        if self.metrics is not None:
+            for outcome, count in report.outcomes().items():
+                self.metrics.events.labels(outcome).inc(count)
+        return report
+
+    def rules(self) -> Rules:
+        """What an event must be today, for the readers of `ingest`."""
+        return ingest_rules(self.settings, self.calendar.today())
+
+    def price(
+        self,
+        metric: Metric,
+        day: dt.date,
+        *,
+        window_days: int | None = None,
+        segment: Segment | None = None,
+    ) -> Quote:
+        """See `Verbs.price`."""
+        asked = self._question(metric, day, window_days, segment)
+        plan = promises.on_demand(asked, edition=0, terms=self._terms)
+        state = self.ledger.budget_state(plan.budget)
+        return Quote(
+            metric=metric,
+            window=asked.window,
+            segment=segment,
+            mechanism=plan.mechanism.name,
+            epsilon=float(plan.mechanism.epsilon),
+            delta=float(plan.mechanism.delta),
+            noise_stddev=plan.mechanism.noise_stddev,
+            half_width_95=plan.mechanism.half_width(),
+            affordable=fits(state.budget, state.spent, plan.charge.dp_event),
+            budget=self._statements.block(plan.budget),
+        )
+
+    def release(
+        self,
+        metric: Metric,
+        day: dt.date,
+        *,
+        window_days: int | None = None,
+        segment: Segment | None = None,
+        fresh: bool = False,
+    ) -> Answer:
+        """See `Verbs.release`."""
+        asked = self._question(metric, day, window_days, segment)
+        try:
+            release, replayed = self._releaser.release(asked, fresh=fresh)
+        except BudgetExhaustedError as error:
+            month = promises.budget(metric, month_of(asked.window.end), self._terms)
+            error.facts["budget"] = self._statements.block(month).to_json()
+            raise
+        block = self._statements.block(self._budget_of(release))
+        if self.metrics is not None:
+            self.metrics.releases.labels(metric.value, str(replayed).lower()).inc()
+            self.metrics.budget_spent.labels(metric.value, block.period).set(
+                block.epsilon_spent / block.epsilon_cap
+            )
+        exact = None
+        if self._unsafe_debug:
+            table = self.exact(
+                {metric: asked.window.days}, day, day, segment=segment, reason="unsafe-debug"
+            )
+            exact = int(table[metric][0])
+        return Answer(release, replayed=replayed, budget=block, exact_value=exact)
+
+    def series(
+        self,
+        metrics: Sequence[Metric],
+        first: dt.date,
+        last: dt.date,
+        *,
+        segment: Segment | None = None,
+    ) -> list[Answer]:
+        """See `Verbs.series`."""
+        self._check_range(first, last)
+        windows = {
+            Metric.DAU: 1,
+            Metric.WAU: WAU_WINDOW_DAYS,
+            Metric.MAU: self._terms.mau_window_days,
+        }
+        blocks: dict[str, BudgetBlock] = {}
+        answers = []
+        for release in self.ledger.series(
+            {metric: windows[metric] for metric in metrics}, first, last, segment
+        ):
+            budget = self._budget_of(release)
+            if budget.budget_id not in blocks:
+                blocks[budget.budget_id] = self._statements.block(budget)
+            answers.append(Answer(release, replayed=True, budget=blocks[budget.budget_id]))
+        return answers
+
+    def budget(self, metric: str, day: dt.date | None = None) -> BudgetBlock:
+        """See `Verbs.budget`."""
+        return self._statements.block(
+            promises.budget(_metric(metric), month_of(day or self.calendar.today()), self._terms)
+        )
+
+    def erase(self, user_id: str) -> ErasureReceipt:
+        """See `Verbs.erase`."""
+        check_user_id(user_id)
+        receipt = erasure.erase(
+            self._store, self._pseudonymizer().one(user_id), clock=self.calendar.clock
+        )
+        self.ledger.audit_event(
+            "operator", "erase", {"erasure_id": receipt.erasure_id, "days": receipt.days_touched}
+        )
+        if self.metrics is not None:
+            self.metrics.erasures.inc()
+        return receipt
+
+    def erasure(self, erasure_id: str) -> ErasureReceipt:
+        """See `Verbs.erasure`."""
+        return self._store.receipt(erasure_id)
+
+    def exact(
+        self,
+        windows: dict[Metric, int],
+        first: dt.date,
+        last: dt.date,
+        *,
+        segment: Segment | None = None,
+        reason: str,
+    ) -> dict[Metric, NDArray[np.int64]]:
+        """Exact, private counts for each day of a range; recorded in the audit log before.
+
+        Returns:
+            metric → (days,) int64.
+        """
+        self._check_range(first, last)
+        self.ledger.audit_event(
+            "operator",
+            "exact_read",
+            {
+                "metrics": {metric.value: days for metric, days in windows.items()},
+                "from": first.isoformat(),
+                "to": last.isoformat(),
+                "segment": None if segment is None else str(segment),
+                "reason": reason,
+            },
+        )
+        table = self._store.counts(
+            first=first, last=last, window_days=list(windows.values()), segment=segment
+        )
+        return dict(zip(windows, table, strict=True))
+
+    def decode(self, body: bytes, form: Form) -> Decoded:
+        """Reads the body of an ingest request under this deployment's zone and limits."""
+        return decode(body, form, rules=self.rules())
+
+    def releases(self, *, after: str | None, limit: int) -> tuple[list[Release], str | None]:
+        """One page of the release log, oldest first, and the cursor of the next."""
+        return self.ledger.releases(after=after, limit=min(limit, PAGE_MAX))
+
+    def plans(self, *, after: str | None, limit: int) -> tuple[list[dict[str, Any]], str | None]:
+        """One page of the opened plans with their charges, and the cursor of the next."""
+        return self.ledger.plans(after=after, limit=min(limit, PAGE_MAX))
+
+    def authenticate(self, text: str | None) -> Caller:
+        """Who an API key belongs to, and what it may do.
+
+        Raises:
+            NotAuthenticatedError: No key, or one that is unknown, expired or revoked.
+        """
+        bootstrap = self.settings.SERVICE_API_KEY
+        if text and bootstrap is not None:
+            expected = bootstrap.get_secret_value().encode()
+            if hmac.compare_digest(text.encode(), expected):
+                return Caller("bootstrap", frozenset(Scope))
+        known = self.ledger.keys.authenticate(text, self.calendar.clock()) if text else None
+        if known is None:
+            raise NotAuthenticatedError("Expected a valid API key in X-API-Key.")
+        return Caller(known.label, known.scopes)
+
+    def grant(self, metric: str, day: dt.date, *, reason: str) -> BudgetBlock:
+        """Grants the month of a day one more allowance; what was spent stays visible."""
+        period = month_of(day)
+        self.ledger.grant(_metric(metric).value, period, actor="operator", reason=reason)
+        return self.budget(metric, day)
+
+    def key_age_days(self) -> int:
+        """How long the current pseudonym key has been in use."""
+        made = self._keyring.epochs[-1].created_at
+        return (self.calendar.clock() - made).days
+
+    def check_ready(self) -> None:
+        """Proves that the store and the ledger can write now.
+
+        Raises:
+            UnavailableError: One of them cannot.
+        """
+        self._store.check_writable()
+        self.ledger.check_writable()
+
+    def close(self) -> None:
+        """Gives everything back; may be called twice."""
+        _close_all(self._held)
+
+    @contextmanager
+    def closing(self) -> Iterator[Self]:
+        """The app for the length of a `with` block."""
+        try:
+            yield self
+        finally:
+            self.close()
+
+    def _pseudonymizer(self) -> Pseudonymizer:
+        return Pseudonymizer(self._keyring.live(self.calendar.today()))
+
+    def _question(
+        self, metric: Metric, day: dt.date, window_days: int | None, segment: Segment | None
+    ) -> Question:
+        if segment is not None and segment.dimension not in self.settings.DIMENSIONS:
+            known = ", ".join(self.settings.DIMENSIONS) or "none is declared"
+            raise InvalidPlanError(
+                f"Expected a declared dimension ({known}), found {segment.dimension!r}."
+            )
+        return promises.question(
+            metric,
+            day,
+            window_days=window_days,
+            segment=segment,
+            timezone=self.settings.TIMEZONE,
+            terms=self._terms,
+        )
+
+    def _budget_of(self, release: Release) -> Budget:
+        return promises.budget(release.metric, month_of(release.window.end), self._terms)
+
+    def _check_range(self, first: dt.date, last: dt.date) -> None:
+        if not 0 <= (last - first).days < SERIES_DAYS_MAX:
+            raise InvalidPlanError(
+                f"Expected from <= to and at most {SERIES_DAYS_MAX} days, "
+                f"found {first.isoformat()}..{last.isoformat()}."
+            )
+
+    def _purge_if_due(self) -> None:
+        """Once a day, drops what is older than `RETENTION_DAYS`."""
+        keep, today = self.settings.RETENTION_DAYS, self.calendar.today()
+        if keep is not None and self._purged_on != today:
+            self._store.purge_before(today - dt.timedelta(days=keep))
+            self._purged_on = today
+
+
+def terms(settings: Settings) -> PrivacyTerms:
+    """The privacy parameters of the settings, as exact fractions."""
+    return PrivacyTerms(
+        epsilon={
+            Metric.DAU: settings.exact("EPSILON_DAU"),
+            Metric.WAU: settings.exact("EPSILON_WAU"),
+            Metric.MAU: settings.exact("EPSILON_MAU"),
+        },
+        cap={
+            Metric.DAU: settings.exact("DAU_BUDGET_TOTAL"),
+            Metric.WAU: settings.exact("WAU_BUDGET_TOTAL"),
+            Metric.MAU: settings.exact("MAU_BUDGET_TOTAL"),
+        },
+        delta=settings.exact("DELTA"),
+        mau_window_days=settings.MAU_WINDOW_DAYS,
+    )
+
+
+def report_terms(settings: Settings) -> ReportTerms:
+    """What the report is computed at."""
+    return ReportTerms(
+        delta=settings.exact("DELTA"),
+        rdp_orders=settings.RDP_ORDERS,
+        advanced_delta=settings.exact("ADVANCED_DELTA"),
+        policy=settings.RELEASE_POLICY,
+    )
+
+
+def ingest_rules(settings: Settings, today: dt.date, *, fields: Fields | None = None) -> Rules:
+    """What an event must be under these settings on a day."""
+    return Rules(
+        today=today,
+        zone=settings.zone,
+        dimensions=settings.DIMENSIONS,
+        retention_days=settings.RETENTION_DAYS,
+        fields=fields or Fields(),
+    )
+
+
+def create(settings: Settings, *, encrypt_store: bool, clock: Clock = system_clock) -> None:
+    """Makes the data directory with its keyring, store and ledger; keeps what is there.
+
+    Raises:
+        InvalidSettingError: The store is there without encryption and `encrypt_store` asks for it.
+        DataDirInUseError: A service owns the directory.
+    """
+    folder = DataDir(settings.DATA_DIR).create()
+    Keyring.open_or_create(
+        folder.keyring, secret_of(settings), clock=clock, encrypt_store=encrypt_store
+    )
+    App.open(settings, clock=clock).close()
+
+
+def migrate_ledger(settings: Settings, *, dry_run: bool) -> list[str]:
+    """Brings the ledger's tables up to date; returns the SQL of each revision that was missing."""
+    folder = DataDir(settings.DATA_DIR).create()
+    pending = ledgers.migrate(
+        settings.ledger_url, mark_path=folder.mark, clock=system_clock, dry_run=dry_run
+    )
+    return [f"-- {one.revision}: {one.summary}\n{one.sql}" for one in pending]
+
+
+def secret_of(settings: Settings) -> bytes:
+    """The bytes of `HASH_SALT_SECRET`.
+
+    Raises:
+        InvalidSettingError: It is missing, too short, or a placeholder.
+    """
+    if settings.HASH_SALT_SECRET is None:
+        raise InvalidSettingError(
+            "HASH_SALT_SECRET is not set; run `dpdau init` to make one.", setting="HASH_SALT_SECRET"
+        )
+    return parse_secret(settings.HASH_SALT_SECRET.get_secret_value())
+
+
+def _open_store(
+    folder: DataDir, keyring: Keyring, *, clock: Clock, read_only: bool
+) -> EmbeddedStore:
+    """The embedded store; a reader that comes first makes it, as a writer would."""
+    key = keyring.store_key()
+    if read_only and not EmbeddedStore.exists(folder.activity):
+        EmbeddedStore(folder.activity, store_key=key, clock=clock).close()
+    return EmbeddedStore(folder.activity, store_key=key, clock=clock, read_only=read_only)
+
+
+def _metric(name: str) -> Metric:
+    try:
+        return Metric(name)
+    except ValueError:
+        known = ", ".join(Metric)
+        raise InvalidPlanError(f"Expected a metric ({known}), found {name!r}.") from None
+
+
+def _close_all(held: Sequence[SupportsClose]) -> None:
+    for one in reversed(held):
+        one.close()

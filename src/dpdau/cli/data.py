@@ -1,0 +1,185 @@
+"""Commands that take events in, make some, and take people out."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from dpdau.cli.session import (
+    ApiKeyOption,
+    JsonOption,
+    UrlOption,
+    parse_day,
+    print_json,
+    settings,
+    verbs,
+)
+from dpdau.errors import InvalidPlanError, UnsupportedMediaError
+
+if TYPE_CHECKING:
+    from dpdau.app import Verbs
+    from dpdau.ingest.batch import IngestReport
+    from dpdau.ingest.files import Chunk
+    from dpdau.ingest.rules import Fields
+
+_SHOWN_REJECTIONS: Final = 10
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this file."""
+    app.command()(ingest)
+    app.command()(erase)
+    app.command("generate-synthetic")(generate_synthetic)
+
+
+def ingest(
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="A file (NDJSON, CSV or Parquet; plain, gzip or zstd), or the name of a real data "
+            "set: cdnow, nycflights.",
+        ),
+    ],
+    file_format: Annotated[
+        str | None, typer.Option("--format", help="ndjson, csv or parquet; else by the name.")
+    ] = None,
+    user: Annotated[str, typer.Option("--user", help="Field of the user id.")] = "user_id",
+    day: Annotated[str, typer.Option("--day", help="Field of the day.")] = "day",
+    op: Annotated[str, typer.Option("--op", help="Field of the op; without it all are +.")] = "op",
+    ts: Annotated[str, typer.Option("--ts", help="Field of a time, in place of the day.")] = "ts",
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+) -> None:
+    """Take in the events of a file. A file that is read again changes nothing it brought."""
+    from dpdau.ingest.rules import Fields
+
+    fields = Fields(user_id=user, day=day, op=op, ts=ts)
+    with verbs(url, api_key) as product:
+        report = ingest_file(product, source, file_format=file_format, fields=fields)
+    if as_json:
+        print_json(report.to_json())
+        return
+    typer.echo(
+        f"{report.received:,} received = {report.accepted:,} accepted + {report.duplicate:,} "
+        f"duplicate + {report.late:,} late + {report.rejected_count:,} rejected"
+    )
+    for one in report.rejected[:_SHOWN_REJECTIONS]:
+        typer.echo(f"  row {one.index}: {one.code.value}: {one.message}", err=True)
+    more = report.rejected_count - _SHOWN_REJECTIONS
+    if more > 0:
+        typer.echo(f"  and {more:,} more", err=True)
+
+
+def erase(
+    user: Annotated[str, typer.Argument(help="The user id, as it is in the events.")],
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+) -> None:
+    """Take out everything of one user, under every live key. What was published stays."""
+    with verbs(url, api_key) as product:
+        receipt = product.erase(user)
+    if as_json:
+        print_json(receipt.to_json())
+        return
+    typer.echo(
+        f"erased: {receipt.days_touched} days touched, done at {receipt.done_at.isoformat()}, "
+        f"receipt {receipt.erasure_id}"
+    )
+
+
+def generate_synthetic(
+    out: Annotated[
+        Path, typer.Option("--out", help="Target: .parquet, .ndjson or .csv[.gz|.zst].")
+    ],
+    days: Annotated[int, typer.Option("--days", min=1, help="Number of days.")] = 30,
+    users: Annotated[int, typer.Option("--users", min=1, help="Number of users.")] = 10_000,
+    p_active: Annotated[
+        float | None,
+        typer.Option("--p-active", help="P(active on a day); else per user from Beta(0.5, 5)."),
+    ] = None,
+    delete_rate: Annotated[
+        float, typer.Option("--delete-rate", help="Share of users all of whose days are removed.")
+    ] = 0.0,
+    pattern: Annotated[
+        str,
+        typer.Option(
+            "--pattern", help="Who is deleted, when: random, top, end, flip, adversarial."
+        ),
+    ] = "random",
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Seed; DEFAULT_SEED unless given.")
+    ] = None,
+    start: Annotated[str, typer.Option("--start", help="First day, YYYY-MM-DD.")] = "2026-01-01",
+) -> None:
+    """Write a synthetic turnstile stream; the same seed gives the same bytes."""
+    from dpdau.cli.output import row_progress
+    from dpdau.eval import workloads
+
+    try:
+        chosen = workloads.Pattern(pattern)
+    except ValueError:
+        known = ", ".join(workloads.Pattern)
+        raise InvalidPlanError(f"Expected a pattern of {known}, found {pattern!r}.") from None
+    stream = workloads.generate(
+        users,
+        days,
+        parse_day(start),
+        p_active=workloads.BetaActivity() if p_active is None else p_active,
+        delete_rate=delete_rate,
+        pattern=chosen,
+        seed=settings().DEFAULT_SEED if seed is None else seed,
+    )
+    with row_progress(f"writing {out.name}") as progress:
+        rows = workloads.write(out, stream, on_rows=progress)
+    typer.echo(f"{out}: {rows:,} events")
+
+
+def ingest_file(
+    product: "Verbs",
+    source: str,
+    *,
+    file_format: str | None = None,
+    fields: "Fields | None" = None,
+) -> "IngestReport":
+    """Sends a file or a named data set through the verbs, chunk by chunk, with progress."""
+    from dpdau.cli.output import byte_progress
+    from dpdau.ingest.batch import IngestReport
+
+    report = IngestReport()
+    path, chunks = _open(source, file_format, fields)
+    with byte_progress(path.name, path.stat().st_size) as progress:
+        for chunk in chunks:
+            done = product.ingest(chunk.decoded, position=chunk.position)
+            report += done
+            progress.move(chunk.bytes_done, done.received)
+    return report
+
+
+def _open(
+    source: str, file_format: str | None, fields: "Fields | None"
+) -> "tuple[Path, Iterator[Chunk]]":
+    """The file behind a source and its chunks, read under the settings of this machine."""
+    from dpdau.app import ingest_rules, system_clock
+    from dpdau.ingest import datasets, files
+
+    loaded = settings()
+    today = system_clock().astimezone(loaded.zone).date()
+    rules = ingest_rules(loaded, today, fields=fields)
+    match source:
+        case "cdnow":
+            return datasets.cdnow_path(), datasets.read_cdnow(rules=rules)
+        case "nycflights":
+            return datasets.nycflights_path(), datasets.read_nycflights(rules=rules)
+    try:
+        chosen = None if file_format is None else files.FileFormat(file_format)
+    except ValueError:
+        known = ", ".join(files.FileFormat)
+        raise UnsupportedMediaError(
+            f"Expected a format of {known}, found {file_format!r}."
+        ) from None
+    path = Path(source)
+    return path, files.read(path, rules=rules, file_format=chosen)

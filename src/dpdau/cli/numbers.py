@@ -1,0 +1,281 @@
+"""Commands that release, read and price numbers."""
+
+import datetime as dt
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpdau.cli.session import (
+    ApiKeyOption,
+    FromOption,
+    JsonOption,
+    MetricsOption,
+    SegmentOption,
+    ToOption,
+    UrlOption,
+    local_app,
+    parse_day,
+    parse_metrics,
+    parse_segment,
+    print_json,
+    settings,
+    verbs,
+)
+from dpdau.domain import WAU_WINDOW_DAYS, Metric
+
+FreshOption = Annotated[
+    bool, typer.Option("--fresh", help="Buy a new release although one is stored.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show the price and the precision; charge nothing.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this file."""
+    for command in (dau, wau, mau, series, budget, exact):
+        app.command()(command)
+    app.command("reset-budget")(reset_budget)
+
+
+def dau(
+    day: Annotated[str, typer.Option("--day", help="The day, YYYY-MM-DD.")],
+    segment: SegmentOption = None,
+    fresh: FreshOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+) -> None:
+    """Release the users active on one day."""
+    _release(
+        Metric.DAU,
+        day,
+        window=None,
+        segment=segment,
+        fresh=fresh,
+        dry_run=dry_run,
+        as_json=as_json,
+        url=url,
+        api_key=api_key,
+    )
+
+
+def wau(
+    end: Annotated[str, typer.Option("--end", help="The last of the 7 days, YYYY-MM-DD.")],
+    segment: SegmentOption = None,
+    fresh: FreshOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+) -> None:
+    """Release the users active in the 7 days that end at a day."""
+    _release(
+        Metric.WAU,
+        end,
+        window=None,
+        segment=segment,
+        fresh=fresh,
+        dry_run=dry_run,
+        as_json=as_json,
+        url=url,
+        api_key=api_key,
+    )
+
+
+def mau(
+    end: Annotated[str, typer.Option("--end", help="The last day of the window, YYYY-MM-DD.")],
+    window: Annotated[
+        int | None, typer.Option("--window", help="Days, 1..64; MAU_WINDOW_DAYS unless given.")
+    ] = None,
+    segment: SegmentOption = None,
+    fresh: FreshOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+) -> None:
+    """Release the users active in the window that ends at a day."""
+    _release(
+        Metric.MAU,
+        end,
+        window=window,
+        segment=segment,
+        fresh=fresh,
+        dry_run=dry_run,
+        as_json=as_json,
+        url=url,
+        api_key=api_key,
+    )
+
+
+def series(
+    first: FromOption,
+    last: ToOption,
+    metrics: MetricsOption = "dau,wau,mau",
+    segment: SegmentOption = None,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+) -> None:
+    """Show what is released already; never spends."""
+    with verbs(url, api_key) as product:
+        answers = product.series(
+            parse_metrics(metrics),
+            parse_day(first),
+            parse_day(last),
+            segment=parse_segment(segment),
+        )
+    if as_json:
+        print_json([one.to_json() for one in answers])
+        return
+    from dpdau.cli.output import OUT, answer_table
+
+    if answers:
+        OUT.print(answer_table(answers))
+    else:
+        OUT.print("Nothing is released in that range.")
+
+
+def budget(
+    metric: Annotated[str, typer.Argument(help="dau, wau or mau; `all` shows each.")],
+    day: Annotated[
+        str | None, typer.Option("--day", help="A day of the month; today unless given.")
+    ] = None,
+    snapshot: Annotated[
+        bool, typer.Option("--snapshot", help="Also write reports/budget-snapshot.json.")
+    ] = False,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+) -> None:
+    """Show what a month's budget holds and what was spent."""
+    when = None if day is None else parse_day(day)
+    names = [one.value for one in Metric] if metric == "all" else [metric]
+    with verbs(url, api_key) as product:
+        blocks = [product.budget(name, when) for name in names]
+    bodies = [block.to_json() for block in blocks]
+    if snapshot:
+        _write_snapshot(bodies)
+    if as_json:
+        print_json(bodies if metric == "all" else bodies[0])
+        return
+    from dpdau.cli.output import OUT, budget_table
+
+    OUT.print(budget_table(blocks))
+
+
+def reset_budget(
+    metric: Annotated[str, typer.Argument(help="dau, wau or mau.")],
+    month: Annotated[str, typer.Argument(help="The month, YYYY-MM.", metavar="YYYY-MM")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; kept in the ledger.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Grant a month one more allowance. Spending is never erased: the total stays visible."""
+    when = parse_day(f"{month}-01")
+    with local_app(read_only=True) as app:
+        block = app.grant(metric, when, reason=reason)
+    if as_json:
+        print_json(block.to_json())
+        return
+    from dpdau.cli.output import ERR, OUT, budget_table
+
+    ERR.print("A grant weakens the guarantee of that month: the cap shown below is what now holds.")
+    OUT.print(budget_table([block]))
+
+
+def exact(
+    first: FromOption,
+    last: ToOption,
+    metrics: MetricsOption = "dau,wau,mau",
+    window: Annotated[
+        int | None, typer.Option("--window", help="Days of the mau window, 1..64.")
+    ] = None,
+    segment: SegmentOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print exact counts. They are private: this is recorded in the audit log."""
+    from dpdau.cli.output import ERR
+
+    ERR.print("Warning: exact counts are private; do not publish them. This read is recorded.")
+    named = parse_segment(segment)
+    windows = {
+        Metric.DAU: 1,
+        Metric.WAU: WAU_WINDOW_DAYS,
+        Metric.MAU: window or settings().MAU_WINDOW_DAYS,
+    }
+    asked = {metric: windows[metric] for metric in parse_metrics(metrics)}
+    start = parse_day(first)
+    with local_app(read_only=True) as app:
+        table = app.exact(asked, start, parse_day(last), segment=named, reason="command line")
+    rows = [
+        {
+            "metric": metric.value,
+            "day": (start + dt.timedelta(days=index)).isoformat(),
+            "window_days": asked[metric],
+            "segment": None if named is None else str(named),
+            "exact": int(value),
+        }
+        for metric, values in table.items()
+        for index, value in enumerate(values)
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        typer.echo(f"{row['metric']}  {row['day']}  {row['exact']}")
+
+
+def _release(
+    metric: Metric,
+    day: str,
+    *,
+    window: int | None,
+    segment: str | None,
+    fresh: bool,
+    dry_run: bool,
+    as_json: bool,
+    url: str | None,
+    api_key: str | None,
+) -> None:
+    """The shared body of dau, wau and mau."""
+    when, named = parse_day(day), parse_segment(segment)
+    with verbs(url, api_key) as product:
+        if dry_run:
+            quote = product.price(metric, when, window_days=window, segment=named)
+            _show_quote(quote.to_json(), as_json)
+            return
+        answer = product.release(metric, when, window_days=window, segment=named, fresh=fresh)
+    if as_json:
+        print_json(answer.to_json())
+        return
+    from dpdau.cli.output import OUT, answer_table
+
+    OUT.print(answer_table([answer]))
+    how = "stored before, nothing charged" if answer.replayed else "charged"
+    OUT.print(
+        f"{how}; {answer.budget.epsilon_remaining:.4g} of ε {answer.budget.epsilon_cap:g} left in "
+        f"{answer.budget.period}; id {answer.release.release_id}"
+    )
+
+
+def _show_quote(body: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        print_json(body)
+        return
+    afford = "fits the budget" if body["affordable"] else "does NOT fit the budget"
+    typer.echo(
+        f"{body['metric']} {body['day']} ({body['window_days']} days): ± {body['half_width_95']} "
+        f"users at 95 %, ε {body['epsilon']}, δ {body['delta']}; {afford}"
+    )
+
+
+def _write_snapshot(bodies: list[dict[str, object]]) -> None:
+    import json
+
+    from dpdau.datadir import DataDir
+
+    folder: Path = DataDir(settings().DATA_DIR).create().reports
+    (folder / "budget-snapshot.json").write_text(json.dumps(bodies, indent=2) + "\n", "utf-8")

@@ -1,0 +1,48 @@
+"""The command tree, and the one place where an error becomes an exit code."""
+
+import os
+import sys
+
+import typer
+
+from dpdau import __version__
+from dpdau.cli import data, numbers, service, upkeep
+from dpdau.cli.session import fail
+from dpdau.errors import DpdauError
+
+app = typer.Typer(
+    name="dpdau",
+    help="Differentially private daily, weekly and monthly active-user counts.",
+    epilog="Exit codes: 0 done, 1 bug, 2 usage or bad input, 3 budget exhausted, 4 not ready, "
+    "5 store or ledger unavailable, 6 integrity failure.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+for room in (service, data, numbers, upkeep):
+    room.register(app)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def main() -> None:
+    """Runs the command line and ends the process with the exit code of the contract."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command line and returns its exit code."""
+    try:
+        app(arguments)
+    except DpdauError as error:
+        return fail(error, as_json="--json" in arguments)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+    return 0

@@ -1,0 +1,177 @@
+"""Commands that set up, serve and check a deployment."""
+
+import base64
+import ipaddress
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from dpdau.cli.session import JsonOption, print_json, settings
+from dpdau.errors import DpdauError, InvalidSettingError
+
+if TYPE_CHECKING:
+    from dpdau.settings import Settings
+
+_HEADER: Final = "# The secrets of one deployment: keep this file, out of version control.\n"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this file."""
+    for command in (init, serve, doctor):
+        app.command()(command)
+
+
+def init(
+    encrypt: Annotated[
+        bool, typer.Option("--encrypt", help="Encrypt the activity store at rest (AES-256-GCM).")
+    ] = False,
+) -> None:
+    """Make the secrets (dpdau.toml, 0600) and the data directory."""
+    from dpdau.settings import CONFIG_FILE
+
+    made = write_secrets(CONFIG_FILE)
+    loaded = settings()
+    _create_keyring(loaded, encrypt=encrypt)
+    typer.echo(f"{CONFIG_FILE}: {'made, with new secrets' if made else 'kept as it is'}")
+    typer.echo(f"{loaded.DATA_DIR}: ready{', store encrypted' if encrypt else ''}")
+    typer.echo("Next: dpdau ingest --from FILE, then dpdau dau --day YYYY-MM-DD")
+
+
+def serve(
+    host: Annotated[str, typer.Option("--host", help="Address to bind.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to bind.")] = 8000,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Load real demo data, show its numbers, then serve it.")
+    ] = False,
+    no_auth: Annotated[
+        bool, typer.Option("--no-auth", help="Ask for no API key; loopback only.")
+    ] = False,
+    unsafe_debug: Annotated[
+        bool,
+        typer.Option("--unsafe-debug", help="Put exact counts into answers; loopback only."),
+    ] = False,
+) -> None:
+    """Run the HTTP service."""
+    from dpdau.api.server import serve as serve_http
+    from dpdau.app import App
+    from dpdau.telemetry import Metrics, configure_logs
+
+    for flag, on in (("--no-auth", no_auth), ("--unsafe-debug", unsafe_debug)):
+        if on and not is_loopback(host):
+            raise InvalidSettingError(f"Expected a loopback --host with {flag}, found {host!r}.")
+    loaded = demo_settings(settings().DATA_DIR) if demo else settings()
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    app = App.open(loaded, serve_at=url, metrics=Metrics(), unsafe_debug=unsafe_debug)
+    with app.closing():
+        if not no_auth and loaded.SERVICE_API_KEY is None and not app.ledger.keys.list():
+            raise InvalidSettingError(
+                "Expected SERVICE_API_KEY or a stored key, found neither; run `dpdau init` or "
+                "`dpdau keys create`.",
+                setting="SERVICE_API_KEY",
+            )
+        if demo:
+            from dpdau.cli.demo import show_demo
+
+            show_demo(app)
+        _banner(url, loaded, no_auth=no_auth, show_key=demo)
+        configure_logs()
+        serve_http(app, host=host, port=port, no_auth=no_auth, unsafe_debug=unsafe_debug)
+
+
+def doctor(
+    check: Annotated[str | None, typer.Option("--check", help="Only this check, by name.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check settings, permissions, disk, ledger chain and key ages, and say what to do."""
+    from dpdau.cli.checks import CHECKS, run_check
+    from dpdau.errors import NotFoundError
+
+    if check is not None and check not in CHECKS:
+        raise NotFoundError(f"Expected a check of {', '.join(CHECKS)}, found {check!r}.")
+    names = [check] if check else list(CHECKS)
+    findings = [run_check(name) for name in names]
+    if as_json:
+        print_json([finding.to_json() for finding in findings])
+    else:
+        for finding in findings:
+            typer.echo(f"{finding.status:4}  {finding.name:12}  {finding.message}")
+    failed = [finding for finding in findings if finding.status == "fail"]
+    if failed:
+        raise typer.Exit(max(finding.exit_code for finding in failed))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def write_secrets(path: Path) -> bool:
+    """Makes a settings file with new secrets, unless one is there; 0600 from its first byte."""
+    body = (
+        f"{_HEADER}"
+        f'HASH_SALT_SECRET = "b64:{base64.b64encode(secrets.token_bytes(32)).decode()}"\n'
+        f'SERVICE_API_KEY = "{secrets.token_urlsafe(32)}"\n'
+    )
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise InvalidSettingError(f"{path}: cannot be written: {error.strerror}.") from None
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(body)
+        file.flush()
+        os.fsync(file.fileno())
+    return True
+
+
+def demo_settings(data_dir: Path) -> "Settings":
+    """Settings of the demo: its own data directory under `DATA_DIR`, with its own secrets."""
+    from dpdau.settings import load
+
+    folder = data_dir / "demo"
+    config = folder / "dpdau.toml"
+    write_secrets(config)
+    return load(config, DATA_DIR=folder)
+
+
+def _create_keyring(loaded: "Settings", *, encrypt: bool) -> None:
+    from dpdau.app import create
+
+    try:
+        create(loaded, encrypt_store=encrypt)
+    except DpdauError as error:
+        if encrypt and error.code == "invalid_setting":
+            raise InvalidSettingError(f"{loaded.DATA_DIR}: {error.message}") from None
+        raise
+
+
+def _banner(url: str, loaded: "Settings", *, no_auth: bool, show_key: bool) -> None:
+    """Where the service is, with which key, and where the data lives."""
+    key = loaded.SERVICE_API_KEY
+    shown = "set (hidden)" if key else "a stored key"
+    if no_auth:
+        shown = "none is asked for (--no-auth)"
+    elif show_key and key:
+        shown = key.get_secret_value()
+    lines = [
+        ("page", url),
+        ("API docs", f"{url}/docs"),
+        ("API key", shown),
+        ("data", f"{loaded.DATA_DIR.absolute()} (kept between runs)"),
+    ]
+    for name, value in lines:
+        typer.echo(f"  {name:9} {value}", err=not show_key)
+    if show_key and key and not no_auth:
+        header = f"X-API-Key: {key.get_secret_value()}"
+        typer.echo(f"  {'try':9} curl -H '{header}' '{url}/mau?end=1997-03-31'")
+    typer.echo(f"  {'stop':9} Ctrl-C", err=not show_key)

@@ -1,0 +1,127 @@
+"""What every command shares: its options, the way to the verbs, and how an error ends it."""
+
+import datetime as dt
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dpdau.domain import Metric, Segment
+from dpdau.errors import DpdauError, InvalidPlanError, outcome
+
+if TYPE_CHECKING:
+    from dpdau.app import App, Verbs
+    from dpdau.settings import Settings
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--url", help="Speak to the service at this URL (or SERVICE_HOST)."),
+]
+ApiKeyOption = Annotated[
+    str | None,
+    typer.Option("--api-key", help="API key for --url (or SERVICE_API_KEY).", show_default=False),
+]
+SegmentOption = Annotated[
+    str | None, typer.Option("--segment", help="Only users of this segment: dimension=value.")
+]
+FromOption = Annotated[str, typer.Option("--from", help="First day, YYYY-MM-DD.")]
+ToOption = Annotated[str, typer.Option("--to", help="Last day, YYYY-MM-DD.")]
+MetricsOption = Annotated[
+    str, typer.Option("--metrics", help="Comma-separated metrics: dau, wau, mau.")
+]
+
+
+def settings(**overrides: Any) -> "Settings":
+    """The loaded settings."""
+    from dpdau.settings import load
+
+    return load(**overrides)
+
+
+@contextmanager
+def verbs(url: str | None, api_key: str | None) -> Iterator["Verbs"]:
+    """The verbs: a client where a URL is known, else the data directory opened here."""
+    from dpdau.client import Client
+
+    loaded = settings()
+    where = url or loaded.SERVICE_HOST
+    if where is None:
+        with local_app() as app:
+            yield app
+        return
+    bootstrap = loaded.SERVICE_API_KEY
+    key = api_key or (bootstrap.get_secret_value() if bootstrap else None)
+    with Client(where, api_key=key) as client:
+        yield client
+
+
+@contextmanager
+def local_app(*, read_only: bool = False) -> Iterator["App"]:
+    """The data directory opened in this process, for the length of one command.
+
+    With `read_only` the activity store is only read and the directory is not held, so the command
+    works beside a running service; the ledger takes writers from any process.
+    """
+    from dpdau.app import App
+
+    with App.open(settings(), read_only=read_only).closing() as app:
+        yield app
+
+
+def parse_day(text: str) -> dt.date:
+    """Reads YYYY-MM-DD.
+
+    Raises:
+        InvalidPlanError: It is no such day.
+    """
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        raise InvalidPlanError(f"Expected a day as YYYY-MM-DD, found {text!r}.") from None
+
+
+def parse_metrics(text: str) -> list[Metric]:
+    """Reads a comma-separated list of metrics.
+
+    Raises:
+        InvalidPlanError: One of them is no metric.
+    """
+    try:
+        return [Metric(part.strip()) for part in text.split(",")]
+    except ValueError:
+        known = ", ".join(Metric)
+        raise InvalidPlanError(f"Expected metrics of {known}, found {text!r}.") from None
+
+
+def parse_segment(text: str | None) -> Segment | None:
+    """Reads dimension=value, where one is given."""
+    return None if text is None else Segment.parse(text)
+
+
+def print_json(body: Any) -> None:
+    """JSON on standard output."""
+    sys.stdout.write(json.dumps(body, indent=2, ensure_ascii=False) + "\n")
+
+
+def fail(error: DpdauError, *, as_json: bool) -> int:
+    """Words an error on standard error and returns its exit code."""
+    if as_json:
+        body = {"code": error.code, "detail": error.message, **error.facts}
+        sys.stderr.write(json.dumps(body, default=str) + "\n")
+    else:
+        sys.stderr.write(f"dpdau: {error.message} [{error.code}]\n")
+    return outcome(error).exit_code
+
+
+def confirm_path(path: Path) -> Path:
+    """A path that is there, with the folder of the command as its base."""
+    from dpdau.errors import NotFoundError
+
+    if not path.exists():
+        raise NotFoundError(f"Expected a file, found nothing at {path}.")
+    return path

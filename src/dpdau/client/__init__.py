@@ -1,0 +1,5 @@
+"""The verbs over HTTP."""
+
+from dpdau.client.client import Client
+
+__all__ = ["Client"]

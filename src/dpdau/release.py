@@ -1,0 +1,121 @@
+"""Opens a plan (charge) and takes its step (count, noise, record): the one road out.
+
+The order inside the ledger's transaction is fixed: look for a stored answer, check the budget,
+charge, count, add noise, record. A refusal therefore depends on the ledger alone, and there is no
+moment at which a number exists and its cost does not.
+"""
+
+import datetime as dt
+import secrets
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
+
+from dpdau import __version__, aggregates
+from dpdau import plan as plans
+from dpdau.activity.store import ActivityStore
+from dpdau.domain import Clock, Release
+from dpdau.errors import ReleaseNotReadyError
+from dpdau.ledger.ledger import Ledger
+from dpdau.ledger.steps import StepRequest
+from dpdau.mechanisms.sampling import NoiseSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calendar:
+    """When a day closes: at its end in `zone`, plus `grace_hours`."""
+
+    zone: ZoneInfo
+    grace_hours: int
+    clock: Clock
+
+    def today(self) -> dt.date:
+        """The current day in the zone."""
+        return self.clock().astimezone(self.zone).date()
+
+    def closes_at(self, day: dt.date) -> dt.datetime:
+        """The moment (UTC) from which the day may be released."""
+        midnight = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), tzinfo=self.zone)
+        return midnight.astimezone(dt.UTC) + dt.timedelta(hours=self.grace_hours)
+
+    def require_closed(self, day: dt.date) -> None:
+        """Refuses a day that events may still reach.
+
+        Raises:
+            ReleaseNotReadyError: The day closes later than now.
+        """
+        closes_at = self.closes_at(day)
+        if self.clock() < closes_at:
+            raise ReleaseNotReadyError(
+                f"{day.isoformat()} closes at {closes_at.isoformat()}; ask again then.",
+                day=day.isoformat(),
+                closes_at=closes_at.isoformat(),
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Releaser:
+    """Everything that a published number needs, and nothing else that could publish one."""
+
+    store: ActivityStore
+    ledger: Ledger
+    noise: NoiseSource
+    terms: plans.PrivacyTerms
+    calendar: Calendar
+
+    def release(self, asked: plans.Question, *, fresh: bool = False) -> tuple[Release, bool]:
+        """The answer to a question: the stored one, or a new one if there is none or `fresh`.
+
+        Returns:
+            The release, and whether it was stored before (then nothing was charged).
+
+        Raises:
+            ReleaseNotReadyError: The day has not closed.
+            BudgetExhaustedError: The charge does not fit; nothing was charged, no count was read.
+
+        Guarantee: each new release is charged in the transaction that stores it. Asking again gives
+        the same bytes at no cost, however many ask at once.
+        """
+        editions = self.ledger.editions(asked.metric, asked.window, asked.segment)
+        if not editions:
+            self.calendar.require_closed(asked.window.end)
+        edition = editions if fresh or not editions else editions - 1
+        plan = plans.on_demand(asked, edition=edition, terms=self.terms)
+        release, replayed = self.ledger.step(
+            StepRequest(
+                plan_id=plan.plan_id,
+                step=0,
+                plan_body=plan.to_json(),
+                budget=plan.budget,
+                charge=plan.charge,
+            ),
+            lambda: self._make(plan),
+        )
+        self.store.close_day(asked.window.end)
+        return release, replayed
+
+    def _make(self, plan: plans.Plan) -> Release:
+        """Counts, adds noise and words the result, after the charge and in its transaction."""
+        asked, mechanism = plan.question, plan.mechanism
+        count = aggregates.distinct_users(self.store, asked.window, asked.segment)
+        value, _ = mechanism.step(count, mechanism.init(horizon=1), self.noise)
+        half_width = mechanism.half_width()
+        return Release(
+            release_id=f"rel-{secrets.token_hex(12)}",
+            plan_id=plan.plan_id,
+            step=0,
+            metric=asked.metric,
+            window=asked.window,
+            segment=asked.segment,
+            timezone=asked.timezone,
+            estimate=value,
+            lower_95=value - half_width,
+            upper_95=value + half_width,
+            noise_stddev=mechanism.noise_stddev,
+            mechanism=mechanism.name,
+            sketch_impl="exact",
+            epsilon=float(mechanism.epsilon),
+            delta=float(mechanism.delta),
+            status="final",
+            version=__version__,
+            released_at=self.calendar.clock(),
+        )

@@ -1,0 +1,48 @@
+"""A service in this process: its ASGI app behind a synchronous HTTP client, without a socket."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from dpdau.api.server import create_api
+from dpdau.app import App
+from products import API_KEY
+
+
+class InProcess(httpx.BaseTransport):
+    """Carries requests to an ASGI app on an event loop of another thread."""
+
+    def __init__(self, api: Any, portal: BlockingPortal) -> None:
+        self._asgi = httpx.ASGITransport(api, raise_app_exceptions=True)
+        self._portal = portal
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """One request; what the app raises is raised here."""
+        return self._portal.call(self._send, request)
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        request.read()
+        answer = await self._asgi.handle_async_request(request)
+        body = httpx.ByteStream(await answer.aread())
+        return httpx.Response(answer.status_code, headers=answer.headers, stream=body)
+
+
+@contextmanager
+def transport(app: App, **options: Any) -> Iterator[InProcess]:
+    """The way to a service over an app."""
+    with start_blocking_portal() as portal:
+        yield InProcess(create_api(app, **options), portal)
+
+
+@contextmanager
+def service(app: App, key: str | None = API_KEY, **options: Any) -> Iterator[httpx.Client]:
+    """An HTTP client of a service over an app, with a key."""
+    headers = {} if key is None else {"X-API-Key": key}
+    with (
+        transport(app, **options) as way,
+        httpx.Client(base_url="http://127.0.0.1", transport=way, headers=headers) as http,
+    ):
+        yield http

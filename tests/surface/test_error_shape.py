@@ -1,0 +1,125 @@
+"""A user id that a request holds is in no answer, log line or metric, on any route or refusal."""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from dpdau.api.auth import RATE_LIMIT
+from dpdau.app import App
+from dpdau.domain import Scope
+from dpdau.errors import OUTCOMES
+from dpdau.telemetry import Metrics
+from in_process import service
+from products import API_KEY, DAY, event, product
+
+CANARY = "canary-user-e3d1c5b7"
+CODES_OF_THE_FRAMEWORK = {"method_not_allowed", "internal"}
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[App]:
+    """A product that counts, with room for one DAU release."""
+    with product(tmp_path, DAU_BUDGET_TOTAL=0.3, DIMENSIONS="platform") as opened:
+        opened.metrics = Metrics(CollectorRegistry())
+        yield opened
+
+
+def requests() -> list[tuple[str, str, dict[str, Any]]]:
+    """Requests with the id in the path, the query, a header and the body, on every route."""
+    day = DAY.isoformat()
+    wrong = {"user_id": CANARY, "op": CANARY, "day": CANARY, "metadata": {"platform": CANARY}}
+    ndjson = {"Content-Type": "application/x-ndjson"}
+    plan = {"metric": "dau", "day": day, "segment": f"{CANARY}={CANARY}"}
+    return [
+        ("POST", "/event", {"json": {"event": event(CANARY, metadata={CANARY: CANARY})}}),
+        ("POST", "/event", {"json": {"event": wrong}}),
+        ("POST", "/event", {"json": {"event": event(CANARY * 20)}}),
+        ("POST", "/event", {"json": {CANARY: CANARY}}),
+        ("POST", "/event", {"content": CANARY, "headers": {"Content-Type": CANARY}}),
+        ("POST", "/events", {"json": [event(CANARY), wrong, CANARY, {CANARY: 1}]}),
+        ("POST", "/events", {"content": f"{CANARY}\n{json.dumps(wrong)}", "headers": ndjson}),
+        ("POST", "/events", {"content": CANARY, "headers": {"Content-Encoding": "gzip"} | ndjson}),
+        ("POST", "/events", {"content": CANARY, "headers": {"Content-Encoding": CANARY} | ndjson}),
+        ("POST", "/events", {"content": f"{CANARY} " * 5000, "headers": ndjson}),
+        ("POST", "/events", {"json": [], "headers": {"Idempotency-Key": CANARY * 20}}),
+        ("POST", "/events", {"json": [], "headers": {"Batch-Position": CANARY}}),
+        ("DELETE", f"/users/{CANARY}", {}),
+        ("DELETE", f"/users/{CANARY}/", {}),
+        ("DELETE", f"/users/{CANARY * 20}", {}),
+        ("DELETE", f"/users/{CANARY}%FF", {}),
+        ("GET", f"/users/{CANARY}", {}),
+        ("GET", f"/erasures/{CANARY}", {}),
+        ("GET", f"/dau/{CANARY}", {}),
+        ("GET", f"/dau/{day}", {"params": {CANARY: CANARY}}),
+        ("GET", f"/dau/{day}", {}),
+        ("GET", "/dau/2026-03-09", {}),
+        ("GET", "/dau/2026-03-15", {}),
+        ("GET", "/wau", {"params": {"end": CANARY}}),
+        ("GET", "/mau", {"params": {"end": day, "window": CANARY}}),
+        ("GET", "/mau", {"params": {"end": day, "fresh": CANARY}}),
+        ("GET", "/series", {"params": {"from": CANARY, "to": CANARY, "metrics": CANARY}}),
+        ("GET", "/series", {"params": {"from": day, "to": day, "metrics": CANARY}}),
+        ("GET", "/budget/dau", {"params": {"day": CANARY}}),
+        ("GET", "/releases", {"params": {"after": CANARY}}),
+        ("GET", "/releases", {"params": {"limit": CANARY}}),
+        ("GET", "/plans", {"params": {"after": CANARY}}),
+        ("POST", "/plans", {"json": {**plan, "metric": CANARY}}),
+        ("POST", "/plans", {"json": {"metric": "dau", "day": CANARY, CANARY: CANARY}}),
+        ("POST", "/plans", {"params": {"dry_run": CANARY}, "json": plan}),
+        ("PUT", f"/{CANARY}", {}),
+        ("GET", f"/{CANARY}", {"params": {CANARY: CANARY}}),
+        ("GET", "/version", {"headers": {"X-API-Key": CANARY}}),
+        ("GET", "/healthz", {"params": {CANARY: CANARY}}),
+        ("GET", "/readyz", {"headers": {"User-Agent": CANARY}}),
+    ]
+
+
+def test_no_id_in_any_answer_log_or_metric(
+    app: App, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With a good key, a key without scopes, no key, and over the rate: the id is nowhere."""
+    caplog.set_level(logging.DEBUG)
+    # The tests' own client logs each URL; it is not a part of the product.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    _, reading = app.ledger.keys.create("reader", [Scope.READ], None, actor="tests")
+    answers: list[httpx.Response] = []
+    metrics = ""
+    for key, rate in (
+        (API_KEY, RATE_LIMIT),
+        (reading, RATE_LIMIT),
+        (None, RATE_LIMIT),
+        (None, "1/hour"),
+    ):
+        app.metrics = Metrics(CollectorRegistry())
+        with service(app, key=key, rate_limit=rate, max_body_bytes=20_000) as http:
+            answers += [http.request(method, path, **more) for method, path, more in requests()]
+        metrics += generate_latest(app.metrics.registry).decode()
+    logging.getLogger("httpx").setLevel(logging.NOTSET)
+
+    statuses = {one.status_code for one in answers}
+    assert {200, 202, 401, 403, 404, 405, 409, 413, 415, 422, 429} == statuses
+    shown = [f"{one.headers}{one.text}" for one in answers]
+    logged = [f"{record.getMessage()}{record.__dict__}" for record in caplog.records]
+    written = "".join(capfd.readouterr())
+    assert [] == [text for text in [*shown, *logged, metrics, written] if CANARY in text]
+
+
+def test_every_refusal_has_one_shape_and_a_known_code(app: App) -> None:
+    """Each answer from 400 on is a problem document whose code is a leaf of the tree."""
+    known = {leaf.code for leaf in OUTCOMES} | CODES_OF_THE_FRAMEWORK
+    with service(app, max_body_bytes=20_000) as http:
+        for method, path, more in requests():
+            answer = http.request(method, path, **more)
+            if answer.status_code < 400:
+                continue
+            body = answer.json()
+            assert "application/problem+json" == answer.headers["content-type"]
+            assert ["type", "title", "status", "code", "detail"] == list(body)[:5]
+            assert body["code"] in known
+            assert answer.status_code == body["status"]

@@ -1,0 +1,124 @@
+"""Rate limits and the service without keys; scopes are tested route by route in `test_routes`."""
+
+import httpx
+import pytest
+
+from dpdau.api.auth import Rate, RateLimiter, is_loopback
+from dpdau.app import App
+from dpdau.errors import RateLimitedError
+from in_process import service
+from products import API_KEY
+
+
+def test_a_window_counts_down_and_then_refuses() -> None:
+    """Requests within the limit pass; the next is refused and says when to come again."""
+    limiter = RateLimiter("2/hour")
+
+    rates = [limiter.take("key", "one") for _ in range(3)]
+
+    assert [(1, False), (0, False), (0, True)] == [
+        (rate.remaining, rate.exceeded) for rate in rates
+    ]
+    with pytest.raises(RateLimitedError) as caught:
+        rates[-1].require()
+    assert 3595 <= caught.value.facts["retry_after_seconds"] <= 3600
+
+
+def test_windows_are_apart() -> None:
+    """One key's window does not touch another's, nor an address's of the same name."""
+    limiter = RateLimiter("1/hour")
+    for kind, name in [("key", "a"), ("key", "b"), ("address", "a")]:
+        limiter.take(kind, name).require()
+
+
+def test_the_headers_of_a_rate() -> None:
+    """A rate states limit, what is left and the seconds to its end."""
+    rate = Rate(kind="key", limit=5, remaining=2, reset_seconds=9, exceeded=False)
+
+    assert {
+        "RateLimit-Limit": "5",
+        "RateLimit-Remaining": "2",
+        "RateLimit-Reset": "9",
+    } == rate.headers()
+
+
+def test_an_address_is_limited_before_its_key_is_looked_at(shared: App) -> None:
+    """Requests without a key use up the address's window; then 429 comes before 401."""
+    with service(shared, key=None, rate_limit="2/hour") as http:
+        answers = [http.get("/budget/dau") for _ in range(3)]
+        alive = http.get("/healthz")
+
+    assert [401, 401, 429] == [one.status_code for one in answers]
+    assert "rate_limited" == answers[-1].json()["code"]
+    assert "application/problem+json" == answers[-1].headers["content-type"]
+    assert 3595 <= int(answers[-1].headers["retry-after"]) <= 3600
+    assert ["1", "0", "0"] == [one.headers["ratelimit-remaining"] for one in answers]
+    assert 200 == alive.status_code
+
+
+def test_a_key_is_limited_whatever_the_address(shared: App) -> None:
+    """A key has one window over all addresses, and the headers then speak of the key's."""
+    with service(shared, rate_limit="3/hour") as http:
+        transport = http._transport
+        statuses = []
+        for number in range(4):
+            transport._asgi.client = (f"192.0.2.{number}", 1)
+            statuses.append(http.get("/version"))
+
+    assert [200, 200, 200, 429] == [one.status_code for one in statuses]
+    assert ["2", "1", "0", "0"] == [one.headers["ratelimit-remaining"] for one in statuses]
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.1", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.0.1", False),
+        ("example.org", False),
+        ("localhost.example.org", False),
+    ],
+)
+def test_what_is_loopback(host: str, local: bool) -> None:
+    """Only addresses that other machines cannot reach are."""
+    assert local == is_loopback(host)
+
+
+@pytest.fixture
+def open_http(shared: App) -> httpx.Client:
+    """A client without a key of a service that asks for none."""
+    with service(shared, key=None, no_auth=True) as http:
+        yield http
+
+
+def test_without_keys_everyone_on_this_machine_is_an_admin(open_http: httpx.Client) -> None:
+    """`no_auth` lets a local request through."""
+    assert 200 == open_http.get("/budget/dau").status_code
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "rebound.example.org"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_without_keys_a_web_page_can_do_nothing(
+    open_http: httpx.Client, headers: dict[str, str]
+) -> None:
+    """A request by another site, or under a name that was bound to loopback, answers 401."""
+    answer = open_http.get("/dau/2026-03-10", headers=headers)
+
+    assert (401, "not_authenticated") == (answer.status_code, answer.json()["code"])
+
+
+def test_a_key_that_is_sent_twice_or_in_the_query_is_no_key(shared: App) -> None:
+    """Only the header counts."""
+    with service(shared, key=None) as http:
+        assert 401 == http.get("/version", params={"X-API-Key": API_KEY}).status_code

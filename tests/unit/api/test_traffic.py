@@ -1,0 +1,136 @@
+"""What surrounds a request: the access log, latencies, headers, and the last catch."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import structlog
+from prometheus_client import CollectorRegistry
+
+from dpdau.api.traffic import LATENCY_SAMPLES_MAX, LatencyWindow
+from dpdau.app import App
+from dpdau.telemetry import Metrics, configure_logs
+from in_process import service
+from products import event, product
+
+CANARY = "canary-user-5b1f"
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """Everything that is logged, as JSON lines."""
+    root, sender = logging.getLogger(), logging.getLogger("httpx")
+    before, level = root.handlers[:], root.level
+    stream = io.StringIO()
+    configure_logs(stream=stream, level="DEBUG")
+    structlog.configure(cache_logger_on_first_use=False)
+    # The client of the tests logs each URL itself; the service is what is looked at here.
+    sender.setLevel(logging.WARNING)
+    yield stream
+    sender.setLevel(logging.NOTSET)
+    root.handlers[:] = before
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def lines(log: io.StringIO, event_name: str) -> list[dict[str, object]]:
+    """The lines of one kind."""
+    found = [json.loads(line) for line in log.getvalue().splitlines()]
+    return [one for one in found if one["event"] == event_name]
+
+
+def test_a_request_is_one_line_with_the_route_and_no_path(
+    shared_http: httpx.Client, log: io.StringIO
+) -> None:
+    """The line has method, template, status, duration and caller; no path, query or address."""
+    shared_http.delete(f"/users/{CANARY}")
+    shared_http.get(f"/erasures/{CANARY}", params={"q": CANARY})
+    shared_http.get(f"/nowhere/{CANARY}")
+    shared_http.put(f"/users/{CANARY}")
+
+    seen = [(one["method"], one["route"], one["status"]) for one in lines(log, "request")]
+    assert [
+        ("DELETE", "/users/{user_id:path}", 202),
+        ("GET", "/erasures/{erasure_id}", 404),
+        ("GET", "none", 404),
+        ("PUT", "/users/{user_id:path}", 405),
+    ] == seen
+    assert CANARY not in log.getvalue()
+    assert "127.0.0.1" not in log.getvalue()
+    assert "bootstrap" == lines(log, "request")[0]["caller"]
+
+
+def test_a_bug_is_logged_by_place_and_shown_as_nothing(
+    shared_http: httpx.Client,
+    shared: App,
+    log: io.StringIO,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An unexpected error answers 500 `internal`; its message, with an id, is in no log line."""
+
+    def fail(user_id: str) -> None:
+        raise RuntimeError(f"cannot erase {user_id}")
+
+    monkeypatch.setattr(shared, "erase", fail)
+
+    answer = shared_http.delete(f"/users/{CANARY}")
+
+    assert (500, "internal") == (answer.status_code, answer.json()["code"])
+    assert "application/problem+json" == answer.headers["content-type"]
+    failed = lines(log, "failed")
+    assert ("RuntimeError", "/users/{user_id:path}") == (failed[0]["error"], failed[0]["route"])
+    assert any("test_traffic.py" in frame for frame in failed[0]["frames"])
+    assert CANARY not in log.getvalue() + answer.text
+
+
+def test_every_answer_carries_the_same_headers(shared_http: httpx.Client) -> None:
+    """Nothing is cached, sniffed or referred, on success and on refusal."""
+    for path in ("/budget/dau", "/budget/yau", "/nowhere", "/", "/healthz"):
+        headers = shared_http.get(path).headers
+        assert ("no-store", "nosniff", "no-referrer") == (
+            headers["cache-control"],
+            headers["x-content-type-options"],
+            headers["referrer-policy"],
+        )
+
+
+def test_latency_percentiles_over_a_bounded_window() -> None:
+    """Nearest rank: p50 and p99 of 1..100; old samples leave."""
+    metrics = Metrics(CollectorRegistry())
+    window = LatencyWindow(metrics)
+    value = metrics.registry.get_sample_value
+
+    assert 0.0 == value("dp_request_latency_ms_p50")
+    for milliseconds in range(1, 101):
+        window.add(float(milliseconds))
+    assert (50.0, 99.0) == (
+        value("dp_request_latency_ms_p50"),
+        value("dp_request_latency_ms_p99"),
+    )
+    for _ in range(LATENCY_SAMPLES_MAX):
+        window.add(7.0)
+    assert (7.0, 7.0) == (value("dp_request_latency_ms_p50"), value("dp_request_latency_ms_p99"))
+
+
+def test_counters_by_route_and_status(tmp_path: Path) -> None:
+    """Requests, refusals and latencies are counted under templates, on the app's own registry."""
+    with product(tmp_path) as app:
+        app.metrics = Metrics(CollectorRegistry())
+        with service(app) as http:
+            http.post("/event", json={"event": event(CANARY)})
+            http.delete(f"/users/{CANARY}")
+            http.get("/budget/yau")
+            http.get(f"/nowhere/{CANARY}")
+            text = http.get("/metrics").text
+
+    assert 'http_requests_total{handler="/event",method="POST",status="202"} 1.0' in text
+    assert 'http_requests_total{handler="/budget/{metric}",method="GET",status="422"} 1.0' in text
+    assert 'http_requests_total{handler="none",method="GET",status="404"} 1.0' in text
+    assert 'http_request_duration_seconds_bucket{handler="/event",le="0.5",method="POST"}' in text
+    assert 'dpdau_refusals_total{code="invalid_plan"} 1.0' in text
+    assert "dp_request_latency_ms_p99 " in text
+    assert CANARY not in text

@@ -1,0 +1,252 @@
+"""The typed client: what it sends, what it raises, and what it never shows."""
+
+import datetime as dt
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpdau.api.problems import problem_of
+from dpdau.app import App
+from dpdau.client import Client
+from dpdau.client import client as module
+from dpdau.domain import Metric, Segment
+from dpdau.errors import (
+    OUTCOMES,
+    DpdauError,
+    NotAuthenticatedError,
+    RateLimitedError,
+    ServiceUnreachableError,
+)
+from dpdau.ingest.event import decode_objects
+from in_process import transport
+from products import API_KEY, DAY, event, product, send
+
+CANARY = "canary-user-77aa"
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[App]:
+    """A product with one declared dimension."""
+    with product(tmp_path, DIMENSIONS="platform") as opened:
+        yield opened
+
+
+@pytest.fixture
+def client(app: App) -> Iterator[Client]:
+    """A client of a service over it."""
+    with transport(app) as way, Client("http://127.0.0.1", API_KEY, transport=way) as one:
+        yield one
+
+
+def answering(answer: Callable[[httpx.Request], httpx.Response]) -> Client:
+    """A client whose service is a function."""
+    return Client("http://service.test:9", API_KEY, transport=httpx.MockTransport(answer))
+
+
+@pytest.mark.parametrize("leaf", sorted(OUTCOMES, key=lambda leaf: leaf.code))
+def test_every_refusal_comes_back_as_its_leaf(leaf: type[DpdauError]) -> None:
+    """The error has the class, message and facts of the one that the service raised."""
+    facts = {"retry_after_seconds": 3} if leaf is RateLimitedError else {"day": "2026-01-01"}
+    document = problem_of(leaf("Expected this, found that.", **facts))
+    client = answering(lambda _: httpx.Response(document.status_code, content=document.body))
+
+    with pytest.raises(leaf) as caught:
+        client.budget("dau")
+
+    assert leaf is type(caught.value)
+    assert ("Expected this, found that.", facts) == (caught.value.message, caught.value.facts)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(502, text="<html>bad gateway"),
+        httpx.Response(404, json={"detail": "Not Found"}),
+        httpx.Response(200, text="welcome"),
+        httpx.Response(200, json=[1]),
+        httpx.Response(302, headers={"Location": "http://elsewhere.test/"}),
+        httpx.Response(500, json={"code": "internal", "detail": "x"}),
+    ],
+)
+def test_an_answer_that_is_not_of_the_service(answer: httpx.Response) -> None:
+    """Anything but an answer or a problem document is a service that cannot be reached."""
+    with pytest.raises(ServiceUnreachableError):
+        answering(lambda _: answer).budget("dau")
+
+
+def test_a_redirect_does_not_get_the_key() -> None:
+    """The key is sent to the service alone."""
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.host)
+        return httpx.Response(307, headers={"Location": "http://elsewhere.test/"})
+
+    with pytest.raises(ServiceUnreachableError):
+        answering(answer).budget("dau")
+    assert ["service.test"] == asked
+
+
+def test_a_service_that_is_not_there_names_no_user() -> None:
+    """A transport error tells its kind and the host, and nothing of the request."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError(f"cannot connect to {request.url}")
+
+    with pytest.raises(ServiceUnreachableError) as caught:
+        answering(answer).erase(CANARY)
+
+    error = caught.value
+    assert CANARY not in f"{error}{error.facts}{error.__cause__}"
+    assert "http://service.test:9" == error.facts["url"]
+
+
+@pytest.mark.parametrize("url", ["not a url", "ftp://x", "", "http://[bad"])
+def test_a_url_that_is_none_is_an_error_of_the_product(url: str) -> None:
+    """A wrong URL never ends in a foreign exception."""
+    with pytest.raises(ServiceUnreachableError):
+        Client(url, API_KEY).budget("dau")
+
+
+def test_a_key_that_no_header_can_carry() -> None:
+    """A key outside ASCII is refused in words without it."""
+    with pytest.raises(ServiceUnreachableError) as caught:
+        Client("http://127.0.0.1", "schlüssel")
+    assert "schl" not in str(caught.value)
+
+
+def test_a_wrong_key(app: App) -> None:
+    """The service's refusal is raised."""
+    with transport(app) as way, pytest.raises(NotAuthenticatedError):
+        Client("http://127.0.0.1", "wrong", transport=way).budget("dau")
+
+
+@given(
+    user_id=st.text(min_size=1, max_size=60) | st.sampled_from([".", "..", "a/../b", "%2e", "?#"])
+)
+def test_any_user_id_arrives_as_it_is(user_id: str) -> None:
+    """No character of an id is dropped, decoded twice or taken for the path's own."""
+    seen = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.raw_path)
+        receipt = {"erasure_id": "e", "days_touched": 0, "done_at": "2026-01-01T00:00:00+00:00"}
+        return httpx.Response(202, json=receipt)
+
+    encodable = "".join(one for one in user_id if not "\ud800" <= one <= "\udfff") or "x"
+    answering(answer).erase(encodable)
+
+    from urllib.parse import unquote_to_bytes
+
+    assert b"/users/" + encodable.encode() == unquote_to_bytes(seen[0])
+    assert 2 == seen[0].count(b"/")
+
+
+def test_events_arrive_with_labels_ids_and_days(app: App, client: Client) -> None:
+    """Everything of an event that counts is sent on: op, days, labels and event id."""
+    before = DAY - dt.timedelta(days=1)
+    ios = {"platform": "ios"}
+    both = {"days": [DAY.isoformat(), before.isoformat()]}
+    events = [
+        event("u1", metadata=ios, event_id="e1"),
+        event("u1", metadata=ios, event_id="e1"),
+        event("u2", before),
+        event("u2"),
+        event("u2", op="-", metadata=both),
+        event("u3", before),
+    ]
+
+    report = client.ingest(decode_objects(events, rules=app.rules()))
+
+    assert (6, 5, 1) == (report.received, report.accepted, report.duplicate)
+    assert 1 == client.release(Metric.DAU, DAY, segment=Segment("platform", "ios")).release.estimate
+    assert 1 == client.release(Metric.DAU, before).release.estimate
+
+
+def test_rejections_of_both_sides_keep_their_place(app: App, client: Client) -> None:
+    """What this side refused and what the service refused stand under the index of the batch."""
+    far = DAY + dt.timedelta(days=60)
+    events = [event("u1"), event(""), event("u2", far), event("u3"), event("u4", far)]
+    from dataclasses import replace
+
+    rules = replace(app.rules(), today=far)
+
+    report = client.ingest(decode_objects(events, rules=rules))
+
+    assert (5, 2, 3) == (report.received, report.accepted, report.rejected_count)
+    assert [(1, "bad_user_id"), (2, "future_day"), (4, "future_day")] == [
+        (one.index, one.code.value) for one in report.rejected
+    ]
+
+
+@pytest.mark.parametrize("identity", [{"batch_id": "b"}, {"position": 4}])
+def test_a_large_batch_goes_in_parts_once(
+    app: App, client: Client, monkeypatch: pytest.MonkeyPatch, identity: dict[str, object]
+) -> None:
+    """Parts add up, keep their indexes, and are taken once however often the batch is sent."""
+    monkeypatch.setattr(module, "PART_BYTES_MAX", 400)
+    events = [event(f"user-{number}") for number in range(20)] + [event("late", DAY)]
+    decoded = decode_objects(events, rules=app.rules())
+
+    first = client.ingest(decoded, **identity)
+    second = client.ingest(decoded, **identity)
+
+    assert (21, 21, 0) == (first.received, first.accepted, first.duplicate)
+    assert (21, 0, 21) == (second.received, second.accepted, second.duplicate)
+
+
+def test_a_chunk_that_was_taken_here_is_known_to_the_service(app: App, client: Client) -> None:
+    """A chunk of a file has the same identity in the process and over HTTP."""
+    decoded = decode_objects([event("u1"), event("u2")], rules=app.rules())
+    app.ingest(decoded, position=7)
+
+    assert 2 == client.ingest(decoded, position=7).duplicate
+
+
+def test_an_empty_batch_sends_nothing(app: App) -> None:
+    """There is no request for no events."""
+    client = answering(lambda _: pytest.fail("a request was sent"))
+
+    assert 0 == client.ingest(decode_objects([], rules=app.rules())).received
+
+
+def test_no_log_line_has_a_user_id(
+    app: App, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The HTTP library's own request lines are kept out of the logs, at every level."""
+    caplog.set_level(logging.DEBUG)
+    send(app, [event(CANARY)])
+
+    client.erase(CANARY)
+
+    assert [] == [one.getMessage() for one in caplog.records if CANARY in one.getMessage()]
+
+
+def test_a_client_closes_twice() -> None:
+    """Closing again is no error."""
+    client = answering(lambda _: httpx.Response(200, json={}))
+    client.close()
+    client.close()
+
+
+def test_the_body_of_a_price_is_the_question() -> None:
+    """The metric, day, window and segment of a question are sent, and nothing is bought."""
+    sent = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(
+            (request.method, str(request.url.raw_path, "ascii"), json.loads(request.content))
+        )
+        return httpx.Response(503, text="")
+
+    with pytest.raises(ServiceUnreachableError):
+        answering(answer).price(Metric.MAU, DAY, window_days=28, segment=Segment("platform", "ios"))
+
+    body = {"metric": "mau", "day": DAY.isoformat(), "window": 28, "segment": "platform=ios"}
+    assert [("POST", "/plans?dry_run=true", body)] == sent

@@ -1,0 +1,53 @@
+"""Logs are JSON lines, and refuse what is private."""
+
+import io
+import json
+import logging
+
+import pytest
+
+from dpdau.domain import BoundedCount, ContributionBounds, PrivateValueError, Unit
+from dpdau.telemetry import Metrics, configure_logs, log, refuse_private
+
+COUNT = BoundedCount(7, ContributionBounds(), Unit.USER)
+
+
+@pytest.fixture(autouse=True)
+def _restore_root_logger():
+    """The root logger's handlers are put back."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_each_line_is_one_json_object() -> None:
+    """Lines of ours and of libraries have the same form."""
+    stream = io.StringIO()
+    configure_logs(stream=stream)
+
+    log("room").info("counted", outcome="accepted", count=3)
+    logging.getLogger("library").warning("hello %s", "there")
+
+    first, second = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert ("counted", "accepted", 3) == (first["event"], first["outcome"], first["count"])
+    assert ("hello there", "warning") == (second["event"], second["level"])
+
+
+@pytest.mark.parametrize("value", [COUNT, [COUNT], (1, COUNT)])
+def test_a_private_noun_is_refused(value: object) -> None:
+    """A private noun in a log call raises, also inside a list."""
+    with pytest.raises(PrivateValueError):
+        refuse_private(None, "info", {"event": "x", "value": value})
+
+
+def test_metrics_are_kept_per_registry() -> None:
+    """Two registries do not share counters."""
+    from prometheus_client import CollectorRegistry
+
+    one, two = Metrics(CollectorRegistry()), Metrics(CollectorRegistry())
+    one.events.labels("accepted").inc(5)
+
+    assert 5 == one.registry.get_sample_value("dpdau_events_total", {"outcome": "accepted"})
+    assert two.registry.get_sample_value("dpdau_events_total", {"outcome": "accepted"}) is None
