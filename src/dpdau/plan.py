@@ -48,7 +48,11 @@ class PrivacyTerms:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked: the same question has the same answer, whatever the terms are by then."""
+    """What is asked: the same metric, window and segment have the same answer.
+
+    Neither the terms nor the zone that are set by then change it; `timezone` says in which zone a
+    new answer is counted.
+    """
 
     metric: Metric
     window: Window
@@ -73,6 +77,7 @@ class Plan:
         return {
             "policy": ON_DEMAND,
             **_identity(self.question, self.edition),
+            "timezone": self.question.timezone,
             "horizon": 1,
             "unit": self.unit.value,
             "neighboring_relation": self.charge.neighboring_relation.value,
@@ -166,7 +171,6 @@ def _identity(asked: Question, edition: int) -> dict[str, Any]:
         "window_end": asked.window.end.isoformat(),
         "window_days": asked.window.days,
         "segment": None if asked.segment is None else str(asked.segment),
-        "timezone": asked.timezone,
         "edition": edition,
     }
 

@@ -3,9 +3,10 @@
 Everything that enforcement rests on is a bound at one explicit Rényi order, evaluated with 50
 decimal digits and rounded against ourselves; an error in the search for that order would cost
 tightness, never validity. Decimal arithmetic is correctly rounded everywhere, so every machine
-finds the same cap, and an old charge is never judged by a different one. No library is used for it: dp-accounting converts from a fixed
-grid of orders only and takes seconds to import, OpenDP converts in one direction only. Both agree
-with it in the tests.
+finds the same cap, and an old charge is never judged by a different one.
+
+No library is used for it: dp-accounting converts from a fixed grid of orders only and takes seconds
+to import, OpenDP converts in one direction only. Both agree with it in the tests.
 """
 
 import math

@@ -5,7 +5,6 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -116,12 +115,3 @@ def fail(error: DpdauError, *, as_json: bool) -> int:
     else:
         sys.stderr.write(f"dpdau: {error.message} [{error.code}]\n")
     return outcome(error).exit_code
-
-
-def confirm_path(path: Path) -> Path:
-    """A path that is there, with the folder of the command as its base."""
-    from dpdau.errors import NotFoundError
-
-    if not path.exists():
-        raise NotFoundError(f"Expected a file, found nothing at {path}.")
-    return path

@@ -1,14 +1,10 @@
-"""Wiring, and the verbs of the product: `ingest`, `price`, `release`, `budget`, `erase`.
-
-`Verbs` is what every front speaks to. It has two implementations, `App` here and `client.Client`
-over HTTP, and a front cannot tell which it has.
-"""
+"""`App`: the object graph over one data directory, and the verbs on it."""
 
 import datetime as dt
 import hmac
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +12,8 @@ from numpy.typing import NDArray
 from dpdau import plan as promises
 from dpdau.accounting.budget import Budget, fits
 from dpdau.activity import erasure
-from dpdau.activity.embedded import EmbeddedStore
 from dpdau.activity.store import ActivityStore
+from dpdau.app.wiring import ingest_rules, open_store, report_terms, secret_of, system_clock, terms
 from dpdau.datadir import DataDir, DataDirUse
 from dpdau.domain import (
     WAU_WINDOW_DAYS,
@@ -37,87 +33,23 @@ from dpdau.domain import (
 from dpdau.errors import (
     BudgetExhaustedError,
     InvalidPlanError,
-    InvalidSettingError,
     NotAuthenticatedError,
 )
 from dpdau.ingest import batch as batches
 from dpdau.ingest.batch import IngestReport
 from dpdau.ingest.columns import DecodedTable
-from dpdau.ingest.event import Decoded, Fields, Form, Rules, check_user_id, decode
-from dpdau.ledger import ledger as ledgers
+from dpdau.ingest.event import Decoded, Form, Rules, check_user_id, decode
 from dpdau.ledger.ledger import Ledger
-from dpdau.ledger.statement import ReportTerms, Statements
+from dpdau.ledger.statement import Statements
 from dpdau.mechanisms.sampling import NoiseSource, OpenDPNoise
-from dpdau.plan import PrivacyTerms, Question
-from dpdau.pseudonym import Keyring, Pseudonymizer, parse_secret
+from dpdau.plan import Question
+from dpdau.pseudonym import Keyring, Pseudonymizer
 from dpdau.release import Calendar, Releaser
 from dpdau.settings import Settings
 from dpdau.telemetry import Metrics
 
 PAGE_MAX: Final = 1000
 SERIES_DAYS_MAX: Final = 3660
-
-
-class Verbs(Protocol):
-    """What a front can ask for, whether the product is in this process or behind a URL."""
-
-    def ingest(
-        self,
-        decoded: Decoded | DecodedTable,
-        *,
-        batch_id: str | None = None,
-        position: int | None = None,
-    ) -> IngestReport:
-        """Takes events in; durable when it returns.
-
-        A batch with a `batch_id` that was applied changes nothing. For a chunk of a file its
-        `position` stands in: the id is then made from the content.
-        """
-
-    def price(
-        self,
-        metric: Metric,
-        day: dt.date,
-        *,
-        window_days: int | None = None,
-        segment: Segment | None = None,
-    ) -> Quote:
-        """What a release would cost and how precise it would be; charges nothing."""
-
-    def release(
-        self,
-        metric: Metric,
-        day: dt.date,
-        *,
-        window_days: int | None = None,
-        segment: Segment | None = None,
-        fresh: bool = False,
-    ) -> Answer:
-        """One published number: the stored one, or a new one with its charge."""
-
-    def series(
-        self,
-        metrics: Sequence[Metric],
-        first: dt.date,
-        last: dt.date,
-        *,
-        segment: Segment | None = None,
-    ) -> list[Answer]:
-        """What is released already, in day order; never spends."""
-
-    def budget(self, metric: str, day: dt.date | None = None) -> BudgetBlock:
-        """The state of a metric's budget for the month of a day (today)."""
-
-    def erase(self, user_id: str) -> ErasureReceipt:
-        """Takes out everything of one user, under every live key."""
-
-    def erasure(self, erasure_id: str) -> ErasureReceipt:
-        """The receipt of an erasure."""
-
-
-def system_clock() -> dt.datetime:
-    """The one place where the product asks what time it is."""
-    return dt.datetime.now(dt.UTC)  # noqa: TID251
 
 
 class App:
@@ -190,7 +122,7 @@ class App:
             keyring = Keyring.open_or_create(folder.keyring, secret, clock=clock)
             ledger = Ledger(settings.ledger_url, mark_path=folder.mark, clock=clock)
             held.append(ledger)
-            store = _open_store(folder, keyring, clock=clock, read_only=read_only)
+            store = open_store(folder, keyring, clock=clock, read_only=read_only)
             held.append(store)
             return cls(
                 settings=settings,
@@ -467,45 +399,6 @@ class App:
             self._purged_on = today
 
 
-def terms(settings: Settings) -> PrivacyTerms:
-    """The privacy parameters of the settings, as exact fractions."""
-    return PrivacyTerms(
-        epsilon={
-            Metric.DAU: settings.exact("EPSILON_DAU"),
-            Metric.WAU: settings.exact("EPSILON_WAU"),
-            Metric.MAU: settings.exact("EPSILON_MAU"),
-        },
-        cap={
-            Metric.DAU: settings.exact("DAU_BUDGET_TOTAL"),
-            Metric.WAU: settings.exact("WAU_BUDGET_TOTAL"),
-            Metric.MAU: settings.exact("MAU_BUDGET_TOTAL"),
-        },
-        delta=settings.exact("DELTA"),
-        mau_window_days=settings.MAU_WINDOW_DAYS,
-    )
-
-
-def report_terms(settings: Settings) -> ReportTerms:
-    """What the report is computed at."""
-    return ReportTerms(
-        delta=settings.exact("DELTA"),
-        rdp_orders=settings.RDP_ORDERS,
-        advanced_delta=settings.exact("ADVANCED_DELTA"),
-        policy=settings.RELEASE_POLICY,
-    )
-
-
-def ingest_rules(settings: Settings, today: dt.date, *, fields: Fields | None = None) -> Rules:
-    """What an event must be under these settings on a day."""
-    return Rules(
-        today=today,
-        zone=settings.zone,
-        dimensions=settings.DIMENSIONS,
-        retention_days=settings.RETENTION_DAYS,
-        fields=fields or Fields(),
-    )
-
-
 def create(settings: Settings, *, encrypt_store: bool, clock: Clock = system_clock) -> None:
     """Makes the data directory with its keyring, store and ledger; keeps what is there.
 
@@ -518,38 +411,6 @@ def create(settings: Settings, *, encrypt_store: bool, clock: Clock = system_clo
         folder.keyring, secret_of(settings), clock=clock, encrypt_store=encrypt_store
     )
     App.open(settings, clock=clock).close()
-
-
-def migrate_ledger(settings: Settings, *, dry_run: bool) -> list[str]:
-    """Brings the ledger's tables up to date; returns the SQL of each revision that was missing."""
-    folder = DataDir(settings.DATA_DIR).create()
-    pending = ledgers.migrate(
-        settings.ledger_url, mark_path=folder.mark, clock=system_clock, dry_run=dry_run
-    )
-    return [f"-- {one.revision}: {one.summary}\n{one.sql}" for one in pending]
-
-
-def secret_of(settings: Settings) -> bytes:
-    """The bytes of `HASH_SALT_SECRET`.
-
-    Raises:
-        InvalidSettingError: It is missing, too short, or a placeholder.
-    """
-    if settings.HASH_SALT_SECRET is None:
-        raise InvalidSettingError(
-            "HASH_SALT_SECRET is not set; run `dpdau init` to make one.", setting="HASH_SALT_SECRET"
-        )
-    return parse_secret(settings.HASH_SALT_SECRET.get_secret_value())
-
-
-def _open_store(
-    folder: DataDir, keyring: Keyring, *, clock: Clock, read_only: bool
-) -> EmbeddedStore:
-    """The embedded store; a reader that comes first makes it, as a writer would."""
-    key = keyring.store_key()
-    if read_only and not EmbeddedStore.exists(folder.activity):
-        EmbeddedStore(folder.activity, store_key=key, clock=clock).close()
-    return EmbeddedStore(folder.activity, store_key=key, clock=clock, read_only=read_only)
 
 
 def _metric(name: str) -> Metric:

@@ -1,0 +1,19 @@
+"""Wiring, and the verbs of the product: `ingest`, `price`, `release`, `budget`, `erase`.
+
+`Verbs` is what every front speaks to. It has two implementations, `App` here and `client.Client`
+over HTTP, and a front cannot tell which it has.
+"""
+
+from dpdau.app.product import App, create
+from dpdau.app.verbs import Verbs
+from dpdau.app.wiring import ingest_rules, migrate_ledger, secret_of, system_clock
+
+__all__ = [
+    "App",
+    "Verbs",
+    "create",
+    "ingest_rules",
+    "migrate_ledger",
+    "secret_of",
+    "system_clock",
+]

@@ -1,0 +1,77 @@
+"""The verbs of the product, as every front sees them.
+
+They have two implementations: `app.App` in this process, and `client.Client` over HTTP.
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Protocol
+
+from dpdau.domain import (
+    Answer,
+    BudgetBlock,
+    ErasureReceipt,
+    Metric,
+    Quote,
+    Segment,
+)
+from dpdau.ingest.batch import IngestReport
+from dpdau.ingest.columns import DecodedTable
+from dpdau.ingest.event import Decoded
+
+
+class Verbs(Protocol):
+    """What a front can ask for, whether the product is in this process or behind a URL."""
+
+    def ingest(
+        self,
+        decoded: Decoded | DecodedTable,
+        *,
+        batch_id: str | None = None,
+        position: int | None = None,
+    ) -> IngestReport:
+        """Takes events in; durable when it returns.
+
+        A batch with a `batch_id` that was applied changes nothing. For a chunk of a file its
+        `position` stands in: the id is then made from the content.
+        """
+
+    def price(
+        self,
+        metric: Metric,
+        day: dt.date,
+        *,
+        window_days: int | None = None,
+        segment: Segment | None = None,
+    ) -> Quote:
+        """What a release would cost and how precise it would be; charges nothing."""
+
+    def release(
+        self,
+        metric: Metric,
+        day: dt.date,
+        *,
+        window_days: int | None = None,
+        segment: Segment | None = None,
+        fresh: bool = False,
+    ) -> Answer:
+        """One published number: the stored one, or a new one with its charge."""
+
+    def series(
+        self,
+        metrics: Sequence[Metric],
+        first: dt.date,
+        last: dt.date,
+        *,
+        segment: Segment | None = None,
+    ) -> list[Answer]:
+        """What is released already, in day order; never spends."""
+
+    def budget(self, metric: str, day: dt.date | None = None) -> BudgetBlock:
+        """The state of a metric's budget for the month of a day (today)."""
+
+    def erase(self, user_id: str) -> ErasureReceipt:
+        """Takes out everything of one user, under every live key."""
+
+    def erasure(self, erasure_id: str) -> ErasureReceipt:
+        """The receipt of an erasure."""
