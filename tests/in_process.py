@@ -1,14 +1,18 @@
 """A service in this process: its ASGI app behind a synchronous HTTP client, without a socket."""
 
+import io
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
+import structlog
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from dpdau.api.server import create_api
 from dpdau.app import App
+from dpdau.telemetry import configure_logs
 from products import API_KEY
 
 
@@ -28,6 +32,22 @@ class InProcess(httpx.BaseTransport):
         answer = await self._asgi.handle_async_request(request)
         body = httpx.ByteStream(await answer.aread())
         return httpx.Response(answer.status_code, headers=answer.headers, stream=body)
+
+
+@contextmanager
+def captured_logs() -> Iterator[io.StringIO]:
+    """Everything that the product logs, as JSON lines; the tests' own HTTP client is left out."""
+    root, sender = logging.getLogger(), logging.getLogger("httpx")
+    before, level = root.handlers[:], root.level
+    stream = io.StringIO()
+    configure_logs(stream=stream, level="DEBUG")
+    structlog.configure(cache_logger_on_first_use=False)
+    sender.setLevel(logging.WARNING)
+    yield stream
+    sender.setLevel(logging.NOTSET)
+    root.handlers[:] = before
+    root.setLevel(level)
+    structlog.reset_defaults()
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from dpdau.domain import Clock, Release
 from dpdau.errors import ReleaseNotReadyError
 from dpdau.ledger.ledger import Ledger
 from dpdau.ledger.steps import StepRequest
+from dpdau.mechanisms.base import interval
 from dpdau.mechanisms.sampling import NoiseSource
 
 
@@ -98,7 +99,7 @@ class Releaser:
         asked, mechanism = plan.question, plan.mechanism
         count = aggregates.distinct_users(self.store, asked.window, asked.segment)
         value, _ = mechanism.step(count, mechanism.init(horizon=1), self.noise)
-        half_width = mechanism.half_width()
+        lower, upper = interval(mechanism, value)
         return Release(
             release_id=f"rel-{secrets.token_hex(12)}",
             plan_id=plan.plan_id,
@@ -108,8 +109,8 @@ class Releaser:
             segment=asked.segment,
             timezone=asked.timezone,
             estimate=value,
-            lower_95=value - half_width,
-            upper_95=value + half_width,
+            lower_95=lower,
+            upper_95=upper,
             noise_stddev=mechanism.noise_stddev,
             mechanism=mechanism.name,
             sketch_impl="exact",

@@ -22,7 +22,7 @@ from dpdau.client import Client
 from dpdau.domain import Metric, Segment
 from dpdau.errors import DpdauError, error_class, outcome
 from dpdau.ingest.event import decode_objects
-from in_process import transport
+from in_process import captured_logs, transport
 from products import API_KEY, DAY, NOW, ZeroNoise, event, product, product_settings
 
 URL = "http://127.0.0.1"
@@ -31,6 +31,7 @@ BEFORE = DAY - dt.timedelta(days=1)
 OPEN_DAY = NOW.date()
 SETTINGS = {"DIMENSIONS": "platform", "DAU_BUDGET_TOTAL": 0.6}
 RANDOM_FIELDS = {"release_id", "erasure_id"}
+RANGE = ["--from", BEFORE.isoformat(), "--to", DAY.isoformat()]
 EVENTS = [
     event("u1", metadata={"platform": "ios"}),
     event("u2"),
@@ -118,14 +119,13 @@ QUESTIONS = {
     ),
     "series": Question(
         lambda verbs: [one.to_json() for one in verbs.series(list(Metric), BEFORE, DAY)],
-        ["series", "--from", BEFORE.isoformat(), "--to", DAY.isoformat()],
+        ["series", *RANGE],
     ),
     "series of a segment": Question(
         lambda verbs: [
             one.to_json() for one in verbs.series([Metric.DAU], BEFORE, DAY, segment=IOS)
         ],
-        ["series", "--metrics", "dau", "--segment", str(IOS)]
-        + ["--from", BEFORE.isoformat(), "--to", DAY.isoformat()],
+        ["series", "--metrics", "dau", "--segment", str(IOS), *RANGE],
     ),
     "series backwards": Question(
         lambda verbs: [one.to_json() for one in verbs.series([Metric.DAU], DAY, BEFORE)],
@@ -159,7 +159,8 @@ Results = dict[str, Any]
 
 
 def without_random(body: Any) -> Any:
-    """A result without the fields that are drawn anew each time."""
+    """A result as JSON, without the fields that are drawn anew each time."""
+    body = json.loads(json.dumps(body))
     if isinstance(body, list):
         return [without_random(one) for one in body]
     if isinstance(body, dict):
@@ -174,7 +175,7 @@ def error_of(code: str, facts: dict[str, Any]) -> dict[str, Any]:
     return {
         "code": code,
         "exit_code": outcome(leaf("")).exit_code,
-        "budget": facts.get("budget"),
+        "budget": without_random(facts.get("budget")),
     }
 
 
@@ -243,7 +244,7 @@ def test_the_questions_have_the_answers_that_are_meant(expected: Results) -> Non
     assert 3 == expected["ingest again"]["duplicate"]
     assert (2, 1) == (expected["dau"]["estimate"], expected["dau of a segment"]["estimate"])
     assert 0 == expected["wau after the erasure"]["estimate"]
-    assert 5 == len(expected["series"]) + len(expected["series of a segment"])
+    assert 4 == len(expected["series"]) + len(expected["series of a segment"])
 
 
 def question_is_single(name: str) -> bool:
@@ -281,7 +282,7 @@ def test_the_command_line_over_http_answers_as_python_does(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Each command with `--url` gives the same results and errors."""
-    with product(tmp_path, **SETTINGS) as app, transport(app) as way:
+    with captured_logs(), product(tmp_path, **SETTINGS) as app, transport(app) as way:
         monkeypatch.setattr(dpdau.client, "Client", partial(Client, transport=way))
         monkeypatch.chdir(tmp_path)
         found = through_commands(tmp_path, capsys, ["--url", URL])

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from dpdau.accounting.budget import Budget, Cost, FilterName, cost_of
+from dpdau.accounting.budget import Budget, Cost, FilterName, cost_of, total_cost
 from dpdau.accounting.calibration import round_epsilon_down, round_epsilon_up
 from dpdau.accounting.events import DpEvent, from_json
 from dpdau.ledger.canonical import fraction_text
@@ -114,18 +114,13 @@ def spent_of(connection: Connection, budget_id: str) -> Cost:
     return sum((cost_of(from_json(json.loads(text))) * times for text, times in groups), Cost())
 
 
-def cost_of_all(events: tuple[DpEvent, ...]) -> Cost:
-    """The exact sum of the costs."""
-    return sum((cost_of(one) for one in events), Cost())
-
-
 def state_of(connection: Connection, wanted: Budget) -> BudgetState:
     """The state of a budget that is open, or would open as wanted."""
     row = _find(connection, wanted.budget_id)
     opened = wanted if row is None else budget_of(row)
     budget = replace(opened, allowances=count_allowances(connection, wanted.budget_id))
     events = events_of(connection, wanted.budget_id)
-    spent, cap = cost_of_all(events), budget.cap()
+    spent, cap = total_cost(events), budget.cap()
     count = (
         select(func.count())
         .select_from(releases.join(plans, plans.c.plan_id == releases.c.plan_id))

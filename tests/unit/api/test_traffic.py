@@ -2,19 +2,17 @@
 
 import io
 import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-import structlog
 from prometheus_client import CollectorRegistry
 
 from dpdau.api.traffic import LATENCY_SAMPLES_MAX, LatencyWindow
 from dpdau.app import App
-from dpdau.telemetry import Metrics, configure_logs
-from in_process import service
+from dpdau.telemetry import Metrics
+from in_process import captured_logs, service
 from products import event, product
 
 CANARY = "canary-user-5b1f"
@@ -23,18 +21,8 @@ CANARY = "canary-user-5b1f"
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
     """Everything that is logged, as JSON lines."""
-    root, sender = logging.getLogger(), logging.getLogger("httpx")
-    before, level = root.handlers[:], root.level
-    stream = io.StringIO()
-    configure_logs(stream=stream, level="DEBUG")
-    structlog.configure(cache_logger_on_first_use=False)
-    # The client of the tests logs each URL itself; the service is what is looked at here.
-    sender.setLevel(logging.WARNING)
-    yield stream
-    sender.setLevel(logging.NOTSET)
-    root.handlers[:] = before
-    root.setLevel(level)
-    structlog.reset_defaults()
+    with captured_logs() as stream:
+        yield stream
 
 
 def lines(log: io.StringIO, event_name: str) -> list[dict[str, object]]:

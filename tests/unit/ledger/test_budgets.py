@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from dpdau.accounting.budget import Cost
+from dpdau.accounting.budget import Cost, total_cost
 from dpdau.accounting.events import DpEvent
-from dpdau.ledger.budgets import budget_id_of, budget_of, cost_of_all, refusal_block, spent_of
+from dpdau.ledger.budgets import budget_id_of, budget_of, refusal_block, spent_of
 from dpdau.ledger.engine import Database
 from simulation.ledger_cases import (
     budget,
@@ -22,7 +22,7 @@ from simulation.ledger_cases import (
 
 def test_no_events_cost_nothing() -> None:
     """The sum over nothing is zero in every unit."""
-    assert Cost() == cost_of_all(())
+    assert Cost() == total_cost(())
 
 
 @pytest.mark.parametrize("times", [1, 2, 7])
@@ -30,7 +30,7 @@ def test_costs_add_up_exactly(times: int) -> None:
     """A third and a seventh add up without rounding."""
     events: tuple[DpEvent, ...] = (laplace("1/3"), laplace("1/7")) * times
 
-    assert Fraction(10, 21) * times == cost_of_all(events).epsilon
+    assert Fraction(10, 21) * times == total_cost(events).epsilon
 
 
 def test_equal_charges_are_added_up_exactly(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_equal_charges_are_added_up_exactly(tmp_path: Path) -> None:
     database.close()
 
     assert Fraction(88, 63) == enforced.epsilon
-    assert (state.spent, cost_of_all(state.events)) == (enforced, enforced)
+    assert (state.spent, total_cost(state.events)) == (enforced, enforced)
 
 
 def test_a_budget_reads_back_as_it_opened() -> None:
@@ -75,7 +75,7 @@ def test_refusal_of_a_zcdp_budget_speaks_of_rho() -> None:
     """A block is in the units of its filter, and what is left is never negative."""
     event = gaussian(sigma="1")
 
-    block = refusal_block(zcdp_budget(), Cost(rho=Fraction(99)), cost_of_all((event,)))
+    block = refusal_block(zcdp_budget(), Cost(rho=Fraction(99)), total_cost((event,)))
 
     assert {"rho": 0.5} == block["requested"]
     assert {"rho": 0.0} == block["remaining"]

@@ -1,0 +1,85 @@
+"""The store under `kill -9`: what was acknowledged is whole, what was not is whole or absent."""
+
+import datetime as dt
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dpdau.activity.embedded import EmbeddedStore
+from dpdau.domain import day_number
+
+KILLS = 8
+SEED = 20260315
+FIRST = dt.date(2020, 1, 1)
+SIZES = (7, 40, 900)
+
+CHILD = """
+import datetime as dt, sys
+from pathlib import Path
+import numpy as np
+from dpdau.activity.embedded import EmbeddedStore
+from dpdau.activity.upkeep import StoreLimits
+from strategies import columns
+import dataclasses
+
+root, start, first, sizes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), eval(sys.argv[4])
+limits = StoreLimits(direct_rows_min=200, pending_rows_max=3000, pending_commits_max=3,
+                     loose_files_max=2, part_rows_min=500, part_files_max=2)
+clock = lambda: dt.datetime(2026, 3, 15, tzinfo=dt.UTC)
+store = EmbeddedStore(Path(root), clock=clock, limits=limits)
+for number in range(start, 100_000):
+    size = sizes[number % len(sizes)]
+    who = np.random.default_rng(number % 5).integers(1, 2**64, size, dtype=np.uint64)
+    batch = columns(who, np.full(size, first + number))
+    applied = store.apply(dataclasses.replace(batch, batch_id=str(number)))
+    print(number, applied.duplicate, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_acknowledged_batches_survive_a_kill(tmp_path: Path) -> None:
+    """After each of 8 kills every acknowledged batch is whole, and none is torn or doubled."""
+    root, seeded = tmp_path / "activity", random.Random(SEED)
+    start = 0
+    for kill in range(KILLS):
+        acknowledged = _run_and_kill(root, start, seeded.randint(1, 60))
+        last = acknowledged[-1]
+        store = EmbeddedStore(root, clock=lambda: dt.datetime(2026, 3, 15, tzinfo=dt.UTC))
+        table = store.counts(
+            first=FIRST, last=FIRST + dt.timedelta(days=last + 3), window_days=(1,)
+        )
+        segments = store.stats().segments
+        store.close()
+
+        found = table[0].tolist()
+        whole = [SIZES[number % len(SIZES)] for number in range(len(found))]
+        context = f"seed {SEED}, kill {kill}, batches {start}..{last}"
+        assert whole[: last + 1] == found[: last + 1], context
+        assert found[last + 1] in {0, whole[last + 1]}, context
+        assert [0] * len(found[last + 2 :]) == found[last + 2 :], context
+        # The next writer sends the batch again whose acknowledgment was perhaps lost.
+        start = last + 1
+    assert segments > 1
+    left = {path.name for path in (root / "segments").iterdir()}
+    assert not [name for name in left if name.endswith(".tmp")]
+
+
+def _run_and_kill(root: Path, start: int, after: int) -> list[int]:
+    """Writes batches from `start` on, kills after some acknowledgments, returns what was acked."""
+    tests = Path(__file__).parents[1]
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(root), str(start), str(day_number(FIRST)), repr(SIZES)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tests,
+    )
+    assert child.stdout is not None
+    lines = [child.stdout.readline() for _ in range(after)]
+    child.kill()
+    rest = child.stdout.read().splitlines(keepends=True)
+    child.wait()
+    child.stdout.close()
+    return [int(line.split()[0]) for line in (*lines, *rest) if line.endswith("\n")]

@@ -1,0 +1,61 @@
+"""Snapshots: what is true of some keys, and growing deltas."""
+
+import datetime as dt
+from collections.abc import Callable
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+
+from dpdau.activity.embedded import EmbeddedStore
+from dpdau.activity.masks import MASKS, days_of
+from dpdau.activity.runs import row_count
+from dpdau.activity.turnstile import fold
+from dpdau.activity.upkeep import StoreLimits
+from dpdau.domain import Event, Op
+from strategies import batch, event_streams
+
+FIRST = dt.date(2026, 1, 1)
+
+Open = Callable[..., EmbeddedStore]
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(stream=event_streams(max_size=30))
+def test_a_lookup_finds_exactly_the_days_of_its_keys(
+    tmp_path_factory, tiny: StoreLimits, stream: list[Event]
+) -> None:
+    """Whatever the level, a lookup gives the pairs of the asked keys and no others."""
+    clock = lambda: dt.datetime(2026, 3, 1, tzinfo=dt.UTC)  # noqa: E731
+    store = EmbeddedStore(tmp_path_factory.mktemp("store"), clock=clock, limits=tiny)
+    for event in stream:
+        store.apply(batch([event]))
+    asked = sorted({event.pseudonym for event in stream[::2]})
+    found = store._history.snapshot((MASKS,)).lookup(MASKS, np.array(asked, dtype=np.uint64))
+    pairs = {
+        (who, day)
+        for page, rows in found.items()
+        for who, add in zip(rows.key.tolist(), rows.values[0].tolist(), strict=True)
+        for day in days_of(page, add)
+    }
+    store.close()
+
+    assert {pair for pair in fold(stream).pairs if pair[0] in asked} == pairs
+
+
+def test_a_snapshot_reads_only_new_commits(open_store: Open, monkeypatch) -> None:
+    """A second snapshot adds the commits since the first, and an earlier one stays as it was."""
+    store = open_store(limits=StoreLimits())
+    read: list[int] = []
+    real = type(store._snapshots).payload
+    monkeypatch.setattr(
+        type(store._snapshots), "payload", lambda self, ref: read.append(ref.seq) or real(self, ref)
+    )
+    sizes = []
+    snapshots = []
+    for who in range(3):
+        store.apply(batch([Event(who, Op.ADD, 20_000)]))
+        snapshots.append(store._history.snapshot((MASKS,)))
+        sizes.append(len(read))
+
+    assert [1, 2, 3] == sizes
+    assert [1, 2, 3] == [row_count(one.deltas["masks"]) for one in snapshots]

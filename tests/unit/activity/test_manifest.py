@@ -1,0 +1,117 @@
+"""The manifest: one transaction at a time, one version, one key."""
+
+import datetime as dt
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from dpdau.activity.manifest import Manifest, PendingRef
+from dpdau.activity.sealing import Sealer
+from dpdau.errors import SchemaVersionError, SecretMismatchError, StoreUnavailableError
+
+PLAIN, KEYED = Sealer(None), Sealer(bytes(32))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """An empty manifest without a key."""
+    Manifest.create(tmp_path / "manifest.sqlite", PLAIN)
+    return tmp_path / "manifest.sqlite"
+
+
+def test_a_manifest_exists_when_it_is_complete(tmp_path: Path) -> None:
+    """A file that a crash left empty is no manifest, and can be made one."""
+    path = tmp_path / "manifest.sqlite"
+    before = Manifest.exists(path)
+    path.touch()
+    empty = Manifest.exists(path)
+    Manifest.create(path, PLAIN)
+
+    assert [False, False, True] == [before, empty, Manifest.exists(path)]
+
+
+def test_a_failed_transaction_changes_nothing(path: Path) -> None:
+    """All of a transaction or nothing, and the next one works."""
+    manifest = Manifest(path, PLAIN, read_only=False)
+    with pytest.raises(KeyError), manifest.writing():
+        manifest.set_offsets({"a": 1})
+        manifest.take_seq()
+        raise KeyError
+    with manifest.writing():
+        first = manifest.take_seq()
+
+    assert (1, None) == (first, manifest.offset("a"))
+    manifest.close()
+
+
+def test_commit_numbers_are_never_used_twice(path: Path) -> None:
+    """Numbers grow over restarts, also when what they named is gone."""
+    seqs = []
+    for _ in range(2):
+        manifest = Manifest(path, PLAIN, read_only=False)
+        with manifest.writing():
+            seqs.append(manifest.take_seq())
+            ref = PendingRef("masks", seqs[-1], 1)
+            manifest.add_pending(ref, b"rows")
+            manifest.drop_pending([ref])
+        manifest.close()
+
+    assert [1, 2] == seqs
+
+
+def test_a_newer_schema_is_refused(path: Path) -> None:
+    """A store of a later version is not guessed at."""
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+
+    with pytest.raises(SchemaVersionError):
+        Manifest(path, PLAIN, read_only=True)
+
+
+def test_a_key_where_none_was_is_refused(path: Path) -> None:
+    """The choice of key is checked when the store is opened."""
+    with pytest.raises(SecretMismatchError):
+        Manifest(path, KEYED, read_only=True)
+
+
+def test_a_read_only_view_cannot_write(path: Path) -> None:
+    """SQLite itself refuses."""
+    manifest = Manifest(path, PLAIN, read_only=True)
+    with pytest.raises(sqlite3.OperationalError), manifest.writing():
+        manifest.close_day(1)
+    manifest.close()
+
+
+def test_the_log_is_not_emptied_under_a_reader(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Emptying the log says so when a reader still needs it, and works once it is gone."""
+    monkeypatch.setattr("dpdau.activity.manifest._BUSY_TIMEOUT_SECONDS", 0.01)
+    writer = Manifest(path, PLAIN, read_only=False)
+    reader = Manifest(path, PLAIN, read_only=True)
+    with writer.writing():
+        writer.close_day(1)
+    with reader.reading():
+        reader.closed_days(0, 2)
+        with writer.writing():
+            writer.close_day(2)
+        with pytest.raises(StoreUnavailableError):
+            writer.truncate_log()
+    writer.truncate_log()
+
+    assert 0 == path.with_name(path.name + "-wal").stat().st_size
+    reader.close()
+    writer.close()
+
+
+def test_batches_are_pruned_by_day(path: Path) -> None:
+    """Batch ids of earlier days go, the others stay."""
+    manifest = Manifest(path, PLAIN, read_only=False)
+    day = dt.date(2026, 3, 1)
+    with manifest.writing():
+        manifest.add_batch("old", day)
+        manifest.add_batch("new", day + dt.timedelta(days=1))
+        manifest.prune_batches(day + dt.timedelta(days=1))
+
+    assert [False, True] == [manifest.batch_applied(one) for one in ("old", "new")]
+    manifest.close()
