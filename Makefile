@@ -39,7 +39,7 @@ test: setup lint ## Run all checks and tests, then write reports/budget-snapshot
 smoke: setup ## Real data in, numbers out, on a scratch data directory, through the command line
 	@rm -rf $(SCRATCH) && mkdir -p $(SCRATCH)
 	@cd $(SCRATCH) && export DATA_DIR=data && dpdau=$(abspath $(BIN))/dpdau && \
-	  $$dpdau init --yes >/dev/null && \
+	  $$dpdau init >/dev/null && \
 	  $$dpdau ingest --from cdnow >/dev/null && \
 	  $$dpdau dau --day 1997-03-31 && $$dpdau wau --end 1997-03-31 && $$dpdau mau --end 1997-03-31 && \
 	  $$dpdau audit && \
@@ -56,7 +56,7 @@ fmt: setup ## Format and apply safe fixes
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 docs: setup ## Regenerate the reference pages and the OpenAPI snapshot
-	@DPDAU_UPDATE_SNAPSHOTS=1 $(BIN)/python -m pytest -q tests/surface/test_docs.py tests/surface/test_openapi.py
+	@WRITE_OPENAPI=1 DPDAU_UPDATE_SNAPSHOTS=1 $(BIN)/python -m pytest -q tests/surface/test_docs.py tests/surface/test_openapi.py
 
 backup-ledger: setup ## Copy the ledger of DATA_DIR, online and consistent, to DATA_DIR/backups
 	@$(BIN)/dpdau backup

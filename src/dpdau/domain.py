@@ -329,9 +329,12 @@ class Release:
 class BudgetBlock:
     """The state of one budget: what is enforced (cap, spent, remaining) and what is reported.
 
+    What is reported takes seconds to compute for the first time in a process; where nobody looks
+    at it, it is None.
+
     Shapes and units:
         epsilon_*: ε at `delta`, in the filter's own unit. Spent rounds up, remaining down.
-        rdp_curve: (order, ε of that Rényi order) pairs.
+        rdp_curve: (order, ε of that Rényi order at `delta`) pairs.
     """
 
     metric: str
@@ -343,11 +346,11 @@ class BudgetBlock:
     delta: float
     rdp_orders: tuple[int, ...]
     rdp_curve: tuple[tuple[int, float], ...]
-    best_rdp_epsilon: float
+    best_rdp_epsilon: float | None
     best_rdp_order: int | None
-    advanced_epsilon: float
+    advanced_epsilon: float | None
     advanced_delta: float
-    pld_epsilon: float
+    pld_epsilon: float | None
     rho_spent: str
     release_count: int
     policy: str

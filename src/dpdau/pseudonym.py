@@ -56,6 +56,7 @@ _PERSON_EPOCH: Final = b"dpdau-epoch1"
 _PERSON_STORE: Final = b"dpdau-store1"
 _PERSON_FINGERPRINT: Final = b"dpdau-fprint1"
 _PERSON_FILE: Final = b"dpdau-ring1"
+_PERSON_LONG_SECRET: Final = b"dpdau-long1"
 _PERSON_USER: Final = b"dau-v1"
 _PERSON_EVENT: Final = b"dau-event-v1"
 
@@ -281,22 +282,36 @@ class Pseudonymizer:
         n = columns[0].shape[0]
         return columns[0], np.array(columns[1:], dtype=np.uint64).reshape(len(columns) - 1, n)
 
-    def event_ids(self, ids: "Sequence[str] | pa.Array") -> NDArray[np.uint64]:
+    def event_ids(
+        self, ids: "Sequence[str] | pa.Array", pseudonym: NDArray[np.uint64]
+    ) -> NDArray[np.uint64]:
         """Keyed hashes of the senders' event ids, (n,); never 0, which stands for no id.
 
-        They are under the newest key only: an id that was sent before a rotation is not recognised
-        after it.
+        Args:
+            ids: The ids, one for each event.
+            pseudonym: (n,) whose event each is, under the newest key.
+
+        Guarantee: an id is one of its user: the same id sent for two users is two ids, so that
+        nobody's event can make another's a duplicate. They are under the newest key only: an id
+        that was sent before a rotation is not recognised after it.
 
         Raises:
             InvalidEventError: An id has no UTF-8 form.
         """
-        distinct, rows = _distinct(ids)
-        hashed = np.maximum(_hash_all(self._events, distinct), np.uint64(1))
-        return hashed if rows is None else hashed[rows]
+        if isinstance(ids, (pa.Array, pa.ChunkedArray)):
+            contents = [bytes(one.as_buffer()) for one in ids.cast(pa.large_binary())]
+        else:
+            contents = _encoded(ids)
+        owners = np.ascontiguousarray(pseudonym).tobytes()
+        assert len(owners) == 8 * len(contents)
+        owned = [owners[8 * place : 8 * place + 8] + one for place, one in enumerate(contents)]
+        return np.maximum(_hash_all(self._events, owned), np.uint64(1))
 
 
 def parse_secret(text: str) -> bytes:
-    """Reads `HASH_SALT_SECRET`: `b64:` and the base64 form of 32 to 64 random bytes.
+    """Reads `HASH_SALT_SECRET`: `b64:` and the base64 form of 32 or more random bytes.
+
+    Bytes beyond the 64 that a key can have are not cut off: a longer secret is hashed to 64 bytes.
 
     Raises:
         InvalidSettingError: The text is empty, a placeholder, not base64, or too short; the message
@@ -318,6 +333,9 @@ def parse_secret(text: str) -> bytes:
             "Expected HASH_SALT_SECRET as b64: and base64 text, found something else."
             f" {_HOW_TO_MAKE_ONE}"
         )
+    if len(secret) > SECRET_BYTES_MAX:
+        _check_random(secret)
+        secret = hashlib.blake2b(secret, person=_PERSON_LONG_SECRET).digest()
     _check_secret(secret)
     return secret
 
@@ -329,6 +347,11 @@ def _check_secret(secret: bytes) -> None:
             f"Expected {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes in HASH_SALT_SECRET, found"
             f" {len(secret)}. {_HOW_TO_MAKE_ONE}"
         )
+    _check_random(secret)
+
+
+def _check_random(secret: bytes) -> None:
+    """Refuses an obvious placeholder."""
     word = secret.lower()
     placeholder = word.startswith(b"{{") and word.endswith(b"}}")
     if placeholder or b"changeme" in word or len(set(secret)) < SECRET_DISTINCT_BYTES_MIN:

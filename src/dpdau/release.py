@@ -62,6 +62,7 @@ class Releaser:
     noise: NoiseSource
     terms: plans.PrivacyTerms
     calendar: Calendar
+    sketch_impl: str
 
     def release(self, asked: plans.Question, *, fresh: bool = False) -> tuple[Release, bool]:
         """The answer to a question: the stored one, or a new one if there is none or `fresh`.
@@ -113,7 +114,7 @@ class Releaser:
             upper_95=upper,
             noise_stddev=mechanism.noise_stddev,
             mechanism=mechanism.name,
-            sketch_impl="exact",
+            sketch_impl=self.sketch_impl,
             epsilon=float(mechanism.epsilon),
             delta=float(mechanism.delta),
             status="final",

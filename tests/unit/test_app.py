@@ -2,6 +2,7 @@
 
 import base64
 import datetime as dt
+import shutil
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,16 @@ def test_another_secret_is_refused(tmp_path: Path) -> None:
         pytest.raises(SecretMismatchError),
         product(tmp_path, HASH_SALT_SECRET="b64:" + OTHER_SECRET),
     ):
+        pass
+
+
+def test_activity_without_its_keyring_is_refused(tmp_path: Path) -> None:
+    """A lost keyring is not replaced: new keys would count every user as somebody else."""
+    with product(tmp_path) as app:
+        send(app, [event("a")])
+    shutil.rmtree(tmp_path / "data" / "keyring")
+
+    with pytest.raises(SecretMismatchError, match="keyring"), product(tmp_path):
         pass
 
 

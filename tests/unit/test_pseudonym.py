@@ -147,12 +147,21 @@ def test_equal_ids_alone_have_equal_pseudonyms(ids: list[str]) -> None:
 def test_event_ids_have_their_own_hash_and_are_never_0(two: Keyring) -> None:
     """An event id that equals a user id tells nothing about the user's pseudonym."""
     users = Pseudonymizer(two.live(ROTATION))
-    hashed = users.event_ids(["x", "y", "x"])
+    owner, _ = users.many(["u", "u", "u"])
+    hashed = users.event_ids(["x", "y", "x"], owner)
 
     assert hashed[0] == hashed[2]
     assert 4 == len({*hashed.tolist(), users.one("x")[0], users.one("x")[1]})
-    assert hashed.tolist() == users.event_ids(pa.array(["x", "y", "x"])).tolist()
+    assert hashed.tolist() == users.event_ids(pa.array(["x", "y", "x"]), owner).tolist()
     assert (hashed != 0).all()
+
+
+def test_an_event_id_is_one_of_its_user(two: Keyring) -> None:
+    """The same id sent for two users is two ids, so nobody can make another's a duplicate."""
+    users = Pseudonymizer(two.live(ROTATION))
+    owner, _ = users.many(["a", "b"])
+
+    assert 2 == len(set(users.event_ids(["same", "same"], owner).tolist()))
 
 
 def test_a_lone_surrogate_is_refused_without_being_shown(two: Keyring) -> None:
@@ -376,6 +385,16 @@ def test_a_text_that_holds_no_secret_is_refused(text: str) -> None:
         parse_secret(text)
     content = text.strip().removeprefix("b64:")
     assert not content or content not in chain(caught.value)
+
+
+def test_a_long_secret_counts_whole() -> None:
+    """A secret beyond 64 bytes is taken, and each of its bytes matters."""
+    long = bytes(range(96))
+    other = long[:-1] + b"x"
+    first, second = (parse_secret("b64:" + base64.b64encode(one).decode()) for one in (long, other))
+
+    assert 64 == len(first) == len(second)
+    assert first != second
 
 
 def test_the_command_in_the_message_makes_a_secret_that_is_taken() -> None:

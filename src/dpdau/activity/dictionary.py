@@ -9,6 +9,7 @@ from dpdau.activity.labels import DIMENSION_VALUES_MAX, DIMENSIONS_MAX, LABELS, 
 from dpdau.activity.manifest import Manifest
 from dpdau.activity.runs import Run, merge_runs
 from dpdau.domain import EventBatch
+from dpdau.errors import StoreUnavailableError
 
 
 class NewLabels:
@@ -20,25 +21,38 @@ class NewLabels:
         self._new_dimensions: list[tuple[int, str]] = []
         self._new_values: list[tuple[int, int, str]] = []
 
-    def dimension(self, name: str) -> int | None:
-        """The id of a dimension, or None where the store has no room for it."""
+    def dimension(self, name: str) -> int:
+        """The id of a dimension.
+
+        Raises:
+            StoreUnavailableError: The store has no room for it; nothing of the batch is applied.
+        """
         if self._dimensions is None:
             self._dimensions = self._manifest.dimensions()
         if name not in self._dimensions:
             if len(self._dimensions) >= DIMENSIONS_MAX:
-                return None
+                raise StoreUnavailableError(
+                    f"Expected at most {DIMENSIONS_MAX} dimensions in one store, found one more."
+                )
             self._dimensions[name] = len(self._dimensions)
             self._new_dimensions.append((self._dimensions[name], name))
         return self._dimensions[name]
 
     def codes(self, dimension: int, values: Mapping[int, str], size: int) -> NDArray[np.int32]:
-        """(size,) int32: index in the batch → code in the store, -1 where there is no room."""
+        """(size,) int32: index in the batch → code in the store, -1 where a value is not used.
+
+        Raises:
+            StoreUnavailableError: The store has no room; nothing of the batch is applied.
+        """
         known = self._manifest.values(dimension)
         table = np.full(size, -1, dtype=np.int32)
         for index, value in values.items():
             if value not in known:
                 if len(known) >= DIMENSION_VALUES_MAX:
-                    continue
+                    raise StoreUnavailableError(
+                        f"Expected at most {DIMENSION_VALUES_MAX} values of a dimension, found "
+                        "one more."
+                    )
                 known[value] = len(known)
                 self._new_values.append((dimension, known[value], value))
             table[index] = known[value]
@@ -61,8 +75,6 @@ def label_run(batch: EventBatch, keep: NDArray[np.bool_], new_labels: NewLabels)
         if not usable.any():
             continue
         dimension = new_labels.dimension(name)
-        if dimension is None:
-            continue
         used = {int(code): local.values[code] for code in np.unique(local.codes[usable])}
         table = new_labels.codes(dimension, used, len(local.values))
         rows = from_rows(

@@ -24,9 +24,12 @@ from dpdau.activity.runs import Rows, Run, Table, Values, split_groups, starts_o
 from dpdau.domain import day_number
 
 DIMENSIONS_MAX: Final = 64
-"""How many dimensions one store may know; more are not stored."""
-DIMENSION_VALUES_MAX: Final = 65_536
-"""How many values one dimension may have; rows with a further value carry no label."""
+"""How many dimensions one store may know; a batch with a further one is refused."""
+DIMENSION_VALUES_MAX: Final = 2**31 - 2
+"""How many values one dimension may have, as many as codes; a batch with a further one is refused.
+
+It is never dropped: whether one user's label is kept must not depend on another's values.
+"""
 FORGET: Final = -1
 _EPOCH_MONTH: Final = 1970 * 12
 

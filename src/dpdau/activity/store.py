@@ -28,6 +28,8 @@ class Applied:
 class StoreStats:
     """The size of the store: rows are (pseudonym, 64-day page) entries before the final merge.
 
+    `segments` and `rows` are those of activity, without labels and event ids; `bytes_on_disk` is
+    everything.
     `first_day` and `last_day` are bounds: a day whose activity was all taken out again may still
     count until the next merge.
     """

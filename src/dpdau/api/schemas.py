@@ -46,11 +46,13 @@ class BudgetShape(_Shape):
     delta: float = Field(description="δ at which the cap and the spending hold.")
     rdp_orders: list[int] = Field(description="Orders of the reported Rényi curve.")
     rdp_curve: list[tuple[int, float]] = Field(description="(order, ε of that Rényi order).")
-    best_rdp_epsilon: float = Field(description="Reported: the least ε at `delta` of the curve.")
+    best_rdp_epsilon: float | None = Field(
+        description="Reported: the least ε at `delta` of the curve."
+    )
     best_rdp_order: int | None = Field(description="The order that gives it; null if none.")
-    advanced_epsilon: float = Field(description="Reported: ε by advanced composition.")
+    advanced_epsilon: float | None = Field(description="Reported: ε by advanced composition.")
     advanced_delta: float = Field(description="δ of `advanced_epsilon`.")
-    pld_epsilon: float = Field(description="Reported: ε at `delta` by the privacy loss.")
+    pld_epsilon: float | None = Field(description="Reported: ε at `delta` by the privacy loss.")
     rho_spent: str = Field(description="zCDP ρ charged so far, as an exact fraction.")
     release_count: int = Field(description="Releases charged in the month.")
     policy: str = Field(description="How numbers are paid for.")

@@ -17,7 +17,6 @@ from dpdau.api import openapi, pages, problems, routes, traffic
 from dpdau.api.auth import RATE_LIMIT, Gate, RateLimiter, is_loopback
 from dpdau.api.bodies import BODY_BYTES_MAX, BodyReader
 from dpdau.app import App
-from dpdau.domain import Metric
 from dpdau.errors import InvalidSettingError
 from dpdau.telemetry import Metrics, log
 
@@ -131,8 +130,6 @@ def serve(
     server = _Server(config)
     try:
         listener = _listen(host, port)
-        # The accountant takes seconds to load: before the first request rather than in it.
-        app.budget(Metric.DAU.value)
         _LOG.info("serving", host=host, port=listener.getsockname()[1])
         with _stop_signals_end_here():
             server.run(sockets=[listener])

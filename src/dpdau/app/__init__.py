@@ -6,7 +6,13 @@ over HTTP, and a front cannot tell which it has.
 
 from dpdau.app.product import App, create
 from dpdau.app.verbs import Verbs
-from dpdau.app.wiring import ingest_rules, migrate_ledger, secret_of, system_clock
+from dpdau.app.wiring import (
+    ingest_rules,
+    migrate_ledger,
+    restore_ledger,
+    secret_of,
+    system_clock,
+)
 
 __all__ = [
     "App",
@@ -14,6 +20,7 @@ __all__ = [
     "create",
     "ingest_rules",
     "migrate_ledger",
+    "restore_ledger",
     "secret_of",
     "system_clock",
 ]

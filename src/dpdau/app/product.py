@@ -13,7 +13,16 @@ from dpdau import plan as promises
 from dpdau.accounting.budget import Budget, fits
 from dpdau.activity import erasure
 from dpdau.activity.store import ActivityStore
-from dpdau.app.wiring import ingest_rules, open_store, report_terms, secret_of, system_clock, terms
+from dpdau.app.wiring import (
+    ingest_rules,
+    open_keyring,
+    open_store,
+    report_terms,
+    secret_of,
+    sketch_impl,
+    system_clock,
+    terms,
+)
 from dpdau.datadir import DataDir, DataDirUse
 from dpdau.domain import (
     WAU_WINDOW_DAYS,
@@ -67,6 +76,7 @@ class App:
         held: Sequence[SupportsClose] = (),
         metrics: Metrics | None = None,
         unsafe_debug: bool = False,
+        reported: bool = True,
     ) -> None:
         self.settings = settings
         self.ledger = ledger
@@ -79,9 +89,14 @@ class App:
         self._terms = terms(settings)
         self.calendar = Calendar(zone=settings.zone, grace_hours=settings.GRACE_HOURS, clock=clock)
         self._releaser = Releaser(
-            store=store, ledger=ledger, noise=noise, terms=self._terms, calendar=self.calendar
+            store=store,
+            ledger=ledger,
+            noise=noise,
+            terms=self._terms,
+            calendar=self.calendar,
+            sketch_impl=sketch_impl(settings),
         )
-        self._statements = Statements(ledger, report_terms(settings))
+        self._statements = Statements(ledger, report_terms(settings), reported=reported)
 
     @classmethod
     def open(
@@ -94,6 +109,7 @@ class App:
         read_only: bool = False,
         metrics: Metrics | None = None,
         unsafe_debug: bool = False,
+        reported: bool = True,
     ) -> Self:
         """Builds the object graph over `DATA_DIR`.
 
@@ -106,6 +122,7 @@ class App:
                 ledger takes writers from any process.
             metrics: Counters to keep, where someone reads them.
             unsafe_debug: Puts the exact count beside each release; never for a real service.
+            reported: False leaves the reported figures of budget blocks out, which take seconds.
 
         Raises:
             InvalidSettingError: There is no usable secret.
@@ -119,7 +136,7 @@ class App:
             if not read_only:
                 use: DataDirUse = folder.own(serve_at) if serve_at else folder.use()
                 held.append(use)
-            keyring = Keyring.open_or_create(folder.keyring, secret, clock=clock)
+            keyring = open_keyring(folder, secret, clock=clock)
             ledger = Ledger(settings.ledger_url, mark_path=folder.mark, clock=clock)
             held.append(ledger)
             store = open_store(folder, keyring, clock=clock, read_only=read_only)
@@ -134,6 +151,7 @@ class App:
                 held=held,
                 metrics=metrics,
                 unsafe_debug=unsafe_debug,
+                reported=reported,
             )
         except BaseException:
             _close_all(held)
@@ -340,6 +358,16 @@ class App:
         made = self._keyring.epochs[-1].created_at
         return (self.calendar.clock() - made).days
 
+    def warm_up(self) -> None:
+        """Loads what a first release would wait for; charges nothing, publishes nothing."""
+        today = self.calendar.today()
+        for metric in Metric:
+            asked = self._question(metric, today, None, None)
+            plan = promises.on_demand(asked, edition=0, terms=self._terms)
+            self._statements.report([plan.charge.dp_event])
+        self._releaser.noise.discrete_laplace(1.0, 1)
+        self._releaser.noise.discrete_gaussian(1.0, 1)
+
     def check_ready(self) -> None:
         """Proves that the store and the ledger can write now.
 
@@ -407,9 +435,7 @@ def create(settings: Settings, *, encrypt_store: bool, clock: Clock = system_clo
         DataDirInUseError: A service owns the directory.
     """
     folder = DataDir(settings.DATA_DIR).create()
-    Keyring.open_or_create(
-        folder.keyring, secret_of(settings), clock=clock, encrypt_store=encrypt_store
-    )
+    open_keyring(folder, secret_of(settings), clock=clock, encrypt_store=encrypt_store)
     App.open(settings, clock=clock).close()
 
 

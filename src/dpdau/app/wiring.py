@@ -1,6 +1,7 @@
 """Settings turned into what the rooms take: terms, rules, secrets, stores; and the clock."""
 
 import datetime as dt
+from pathlib import Path
 
 from dpdau.activity.embedded import EmbeddedStore
 from dpdau.datadir import DataDir
@@ -8,11 +9,10 @@ from dpdau.domain import (
     Clock,
     Metric,
 )
-from dpdau.errors import (
-    InvalidSettingError,
-)
+from dpdau.errors import InvalidSettingError, SecretMismatchError
 from dpdau.ingest.event import Fields, Rules
 from dpdau.ledger import ledger as ledgers
+from dpdau.ledger.audit import AuditReport
 from dpdau.ledger.statement import ReportTerms
 from dpdau.plan import PrivacyTerms
 from dpdau.pseudonym import Keyring, parse_secret
@@ -72,6 +72,32 @@ def migrate_ledger(settings: Settings, *, dry_run: bool) -> list[str]:
     return [f"-- {one.revision}: {one.summary}\n{one.sql}" for one in pending]
 
 
+def restore_ledger(
+    settings: Settings, source: Path, *, reason: str, verify_only: bool
+) -> AuditReport:
+    """Puts a copy in the place of the ledger, or only checks it.
+
+    Raises:
+        DataDirInUseError: A service or another command is using the directory.
+        LedgerCorruptError: The copy is not sound, or older than the high-water mark.
+    """
+    folder = DataDir(settings.DATA_DIR).create()
+    if verify_only:
+        return ledgers.verify_backup(source, mark_path=folder.mark)
+    use = folder.own("dpdau restore")
+    try:
+        return ledgers.restore(
+            source,
+            url=settings.ledger_url,
+            mark_path=folder.mark,
+            clock=system_clock,
+            actor="operator",
+            reason=reason,
+        )
+    finally:
+        use.close()
+
+
 def secret_of(settings: Settings) -> bytes:
     """The bytes of `HASH_SALT_SECRET`.
 
@@ -93,3 +119,25 @@ def open_store(
     if read_only and not EmbeddedStore.exists(folder.activity):
         EmbeddedStore(folder.activity, store_key=key, clock=clock).close()
     return EmbeddedStore(folder.activity, store_key=key, clock=clock, read_only=read_only)
+
+
+def open_keyring(
+    folder: DataDir, secret: bytes, *, clock: Clock, encrypt_store: bool = False
+) -> Keyring:
+    """The keyring of a data directory; made only where there is no activity yet.
+
+    Raises:
+        SecretMismatchError: There is activity whose keyring is gone: new keys would count every
+            user as somebody else.
+    """
+    if EmbeddedStore.exists(folder.activity) and not Keyring.exists(folder.keyring):
+        raise SecretMismatchError(
+            f"Expected the keyring of the activity in {folder.activity}, found none in "
+            f"{folder.keyring}. Restore it from a backup, or start a new DATA_DIR."
+        )
+    return Keyring.open_or_create(folder.keyring, secret, clock=clock, encrypt_store=encrypt_store)
+
+
+def sketch_impl(settings: Settings) -> str:
+    """How distinct users are counted, by its one name: `set` is another word for exact."""
+    return "exact" if settings.SKETCH_IMPL == "set" else settings.SKETCH_IMPL

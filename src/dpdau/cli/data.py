@@ -57,7 +57,7 @@ def ingest(
     from dpdau.ingest.rules import Fields
 
     fields = Fields(user_id=user, day=day, op=op, ts=ts)
-    with verbs(url, api_key) as product:
+    with verbs(url, api_key, reported=False) as product:
         report = ingest_file(product, source, file_format=file_format, fields=fields)
     if as_json:
         print_json(report.to_json())
@@ -80,7 +80,7 @@ def erase(
     api_key: ApiKeyOption = None,
 ) -> None:
     """Take out everything of one user, under every live key. What was published stays."""
-    with verbs(url, api_key) as product:
+    with verbs(url, api_key, reported=False) as product:
         receipt = product.erase(user)
     if as_json:
         print_json(receipt.to_json())

@@ -121,7 +121,7 @@ def series(
     api_key: ApiKeyOption = None,
 ) -> None:
     """Show what is released already; never spends."""
-    with verbs(url, api_key) as product:
+    with verbs(url, api_key, reported=as_json) as product:
         answers = product.series(
             parse_metrics(metrics),
             parse_day(first),
@@ -242,7 +242,7 @@ def _release(
 ) -> None:
     """The shared body of dau, wau and mau."""
     when, named = parse_day(day), parse_segment(segment)
-    with verbs(url, api_key) as product:
+    with verbs(url, api_key, reported=as_json) as product:
         if dry_run:
             quote = product.price(metric, when, window_days=window, segment=named)
             _show_quote(quote.to_json(), as_json)

@@ -98,9 +98,10 @@ def budget_table(blocks: "Sequence[BudgetBlock]") -> Table:
             f"{one.epsilon_remaining:.4g}",
             f"{one.delta:g}",
             str(one.release_count),
-            f"{one.best_rdp_epsilon:.4g}",
-            f"{one.advanced_epsilon:.4g}",
-            f"{one.pld_epsilon:.4g}",
+            *(
+                "–" if figure is None else f"{figure:.4g}"
+                for figure in (one.best_rdp_epsilon, one.advanced_epsilon, one.pld_epsilon)
+            ),
         )
     return table
 

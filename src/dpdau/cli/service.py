@@ -1,9 +1,9 @@
 """Commands that set up, serve and check a deployment."""
 
 import base64
-import ipaddress
 import os
 import secrets
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -55,6 +55,7 @@ def serve(
     ] = False,
 ) -> None:
     """Run the HTTP service."""
+    from dpdau.api.auth import is_loopback
     from dpdau.api.server import serve as serve_http
     from dpdau.app import App
     from dpdau.telemetry import Metrics, configure_logs
@@ -78,6 +79,7 @@ def serve(
             show_demo(app)
         _banner(url, loaded, no_auth=no_auth, show_key=demo)
         configure_logs()
+        threading.Thread(target=app.warm_up, daemon=True).start()
         serve_http(app, host=host, port=port, no_auth=no_auth, unsafe_debug=unsafe_debug)
 
 
@@ -101,16 +103,6 @@ def doctor(
     failed = [finding for finding in findings if finding.status == "fail"]
     if failed:
         raise typer.Exit(max(finding.exit_code for finding in failed))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def write_secrets(path: Path) -> bool:

@@ -43,14 +43,17 @@ def settings(**overrides: Any) -> "Settings":
 
 
 @contextmanager
-def verbs(url: str | None, api_key: str | None) -> Iterator["Verbs"]:
-    """The verbs: a client where a URL is known, else the data directory opened here."""
+def verbs(url: str | None, api_key: str | None, *, reported: bool = True) -> Iterator["Verbs"]:
+    """The verbs: a client where a URL is known, else the data directory opened here.
+
+    With `reported` off, budget blocks come without the figures that nobody will look at.
+    """
     from dpdau.client import Client
 
     loaded = settings()
     where = url or loaded.SERVICE_HOST
     if where is None:
-        with local_app() as app:
+        with local_app(reported=reported) as app:
             yield app
         return
     bootstrap = loaded.SERVICE_API_KEY
@@ -60,7 +63,7 @@ def verbs(url: str | None, api_key: str | None) -> Iterator["Verbs"]:
 
 
 @contextmanager
-def local_app(*, read_only: bool = False) -> Iterator["App"]:
+def local_app(*, read_only: bool = False, reported: bool = True) -> Iterator["App"]:
     """The data directory opened in this process, for the length of one command.
 
     With `read_only` the activity store is only read and the directory is not held, so the command
@@ -68,7 +71,7 @@ def local_app(*, read_only: bool = False) -> Iterator["App"]:
     """
     from dpdau.app import App
 
-    with App.open(settings(), read_only=read_only).closing() as app:
+    with App.open(settings(), read_only=read_only, reported=reported).closing() as app:
         yield app
 
 

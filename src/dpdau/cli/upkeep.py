@@ -14,7 +14,7 @@ config = typer.Typer(help="Settings.", no_args_is_help=True)
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this file."""
-    for command in (audit, backup, migrate):
+    for command in (audit, backup, restore, migrate):
         app.command()(command)
     keys.command("create")(create_key)
     keys.command("list")(list_keys)
@@ -70,6 +70,27 @@ def backup(
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         app.ledger.backup(target)
     typer.echo(f"{target}")
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(help="A copy that `dpdau backup` wrote.")],
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why; kept in the ledger.")
+    ] = "restored from a backup",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Only check the copy; change nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a copy of the ledger in its place. An older copy is refused: spending is not refunded."""
+    from dpdau.app import restore_ledger
+
+    report = restore_ledger(settings(), source, reason=reason, verify_only=verify)
+    if as_json:
+        print_json(report.to_json())
+        return
+    done = "sound, and no older than the ledger was" if verify else "restored"
+    typer.echo(f"{source}: {report.entries} entries, {report.releases} releases; {done}")
 
 
 def migrate(

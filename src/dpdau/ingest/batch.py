@@ -222,6 +222,7 @@ def _from_events(
     events = decoded.events
     n = len(events)
     pseudonym, aliases = pseudonymizer.many([one.user_id for one in events])
+    event_id = _event_ids(events, pseudonym, pseudonymizer)
     numbers = {day: day_number(day) for day in {one.day for one in events}}
     day = np.fromiter((numbers[one.day] for one in events), dtype=np.int32, count=n)
     add = np.fromiter((one.op is Op.ADD for one in events), dtype=np.bool_, count=n)
@@ -240,19 +241,20 @@ def _from_events(
         "day": day,
         "add": add,
         "event_index": index,
-        "event_id": _event_ids(events, pseudonymizer),
+        "event_id": event_id,
         "labels": {name: _labels(events, name, index) for name in dimensions},
     }
 
 
-def _event_ids(events: Sequence[RawEvent], pseudonymizer: Pseudonymizer) -> NDArray[np.uint64]:
+def _event_ids(
+    events: Sequence[RawEvent], pseudonym: NDArray[np.uint64], pseudonymizer: Pseudonymizer
+) -> NDArray[np.uint64]:
     """Hashed event ids, 0 where an event has none."""
     hashed = np.zeros(len(events), dtype=np.uint64)
     sent = [place for place, one in enumerate(events) if one.event_id is not None]
     if sent:
-        hashed[sent] = pseudonymizer.event_ids(
-            [one.event_id for one in events if one.event_id is not None]
-        )
+        ids = [one.event_id for one in events if one.event_id is not None]
+        hashed[sent] = pseudonymizer.event_ids(ids, pseudonym[sent])
     return hashed
 
 
@@ -284,7 +286,9 @@ def _from_table(
     event_id = np.zeros(n, dtype=np.uint64)
     if decoded.event_ids is not None:
         present = ~decoded.event_ids.is_null().to_numpy(zero_copy_only=False)
-        event_id[present] = pseudonymizer.event_ids(decoded.event_ids.drop_null())
+        event_id[present] = pseudonymizer.event_ids(
+            decoded.event_ids.drop_null(), pseudonym[decoded.user][present]
+        )
     return {
         "events": n,
         "pseudonym": pseudonym[decoded.user],

@@ -62,8 +62,7 @@ def restore_ledger(
         LedgerCorruptError: The backup is not sound, or it is older than the mark.
         InvalidSettingError: There is no backup at the source, or there is a ledger without a mark.
     """
-    if not source.is_file():
-        raise InvalidSettingError(f"Expected a backup of the ledger, found no file at {source}.")
+    _require_file(source)
     target = ledger_path(url)
     mark = HighWaterMark(mark_path, timeout_seconds=busy_timeout_seconds)
     temporary = target.with_name(target.name + ".restore")
@@ -74,25 +73,55 @@ def restore_ledger(
                 f"Expected a high-water mark beside the ledger at {target}, found none: nothing "
                 "shows which is newer. Move that ledger away, then restore."
             )
-        _create_private(temporary)
         try:
-            with closing(sqlite3.connect(source)) as good, closing(sqlite3.connect(temporary)) as t:
-                good.backup(t)
+            _copy(source, temporary)
             report = _verified(temporary, found, busy_timeout_seconds=busy_timeout_seconds)
             # The mark goes first: a crash in between asks for this same backup again.
             mark.move(Mark(report.ledger_id, report.entries, report.head_hash))
             for suffix in _SIDE_FILES:
                 _remove(target.with_name(target.name + suffix))
             _publish(temporary, target)
-        except sqlite3.DatabaseError as error:
-            raise LedgerCorruptError(
-                f"Expected a backup of the ledger at {source}, found a file that the database "
-                f"cannot read: {error}."
-            ) from error
         finally:
-            for suffix in ("", *_SIDE_FILES):
-                _remove(temporary.with_name(temporary.name + suffix))
+            _remove_with_sides(temporary)
     return report
+
+
+def verify_backup(source: Path, *, mark_path: Path, busy_timeout_seconds: float) -> AuditReport:
+    """Checks what `restore_ledger` would check, on a copy beside the mark; changes nothing else.
+
+    Raises: as `restore_ledger`.
+    """
+    _require_file(source)
+    found = HighWaterMark(mark_path, timeout_seconds=busy_timeout_seconds).read()
+    temporary = mark_path.with_name("ledger.verify")
+    try:
+        _copy(source, temporary)
+        return _verified(temporary, found, busy_timeout_seconds=busy_timeout_seconds)
+    finally:
+        _remove_with_sides(temporary)
+
+
+def _require_file(source: Path) -> None:
+    if not source.is_file():
+        raise InvalidSettingError(f"Expected a backup of the ledger, found no file at {source}.")
+
+
+def _copy(source: Path, temporary: Path) -> None:
+    """Copies a database into a new private file."""
+    _create_private(temporary)
+    try:
+        with closing(sqlite3.connect(source)) as good, closing(sqlite3.connect(temporary)) as made:
+            good.backup(made)
+    except sqlite3.DatabaseError as error:
+        raise LedgerCorruptError(
+            f"Expected a backup of the ledger at {source}, found a file that the database "
+            f"cannot read: {error}."
+        ) from error
+
+
+def _remove_with_sides(path: Path) -> None:
+    for suffix in ("", *_SIDE_FILES):
+        _remove(path.with_name(path.name + suffix))
 
 
 def _verified(copy: Path, mark: Mark | None, *, busy_timeout_seconds: float) -> AuditReport:

@@ -9,9 +9,9 @@ from sqlalchemy import Connection
 
 from dpdau.accounting.budget import Budget
 from dpdau.domain import Clock, Metric, Release, Segment, Window
+from dpdau.ledger import backup as backups
 from dpdau.ledger import schema
 from dpdau.ledger.audit import AuditReport, verify
-from dpdau.ledger.backup import backup_ledger, restore_ledger
 from dpdau.ledger.budgets import (
     BudgetState,
     budget_id_of,
@@ -262,7 +262,7 @@ class Ledger:
             InvalidSettingError: The target exists.
             LedgerUnavailableError: The target cannot be written.
         """
-        return backup_ledger(self._transactions.database, target)
+        return backups.backup_ledger(self._transactions.database, target)
 
     def close(self) -> None:
         """Closes every connection; may be called twice."""
@@ -310,7 +310,7 @@ def restore(
         LedgerCorruptError: The backup is not sound, or it is older than the mark.
         InvalidSettingError: There is no backup at the source, or there is a ledger without a mark.
     """
-    report = restore_ledger(
+    report = backups.restore_ledger(
         source, url=url, mark_path=mark_path, busy_timeout_seconds=BUSY_TIMEOUT_SECONDS
     )
     ledger = Ledger(url, mark_path=mark_path, clock=clock)
@@ -320,3 +320,15 @@ def restore(
     finally:
         ledger.close()
     return report
+
+
+def verify_backup(source: Path, *, mark_path: Path) -> AuditReport:
+    """Audits a backup against the high-water mark; changes nothing.
+
+    Raises:
+        LedgerCorruptError: The backup is not sound, or it is older than the mark.
+        InvalidSettingError: There is no backup at the source.
+    """
+    return backups.verify_backup(
+        source, mark_path=mark_path, busy_timeout_seconds=BUSY_TIMEOUT_SECONDS
+    )

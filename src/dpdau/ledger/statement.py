@@ -1,10 +1,12 @@
 """The budget block: what the charges of one budget add up to, enforced and reported."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
 from dpdau.accounting.budget import Budget, epsilon_remaining, epsilon_spent
-from dpdau.accounting.report import report
+from dpdau.accounting.events import DpEvent
+from dpdau.accounting.report import Report, report
 from dpdau.domain import BudgetBlock
 from dpdau.ledger.ledger import Ledger
 
@@ -21,10 +23,17 @@ class ReportTerms:
 
 @dataclass(frozen=True, slots=True)
 class Statements:
-    """Reads budgets out of the ledger in the words of the contract."""
+    """Reads budgets out of the ledger in the words of the contract.
+
+    Args:
+        ledger: The ledger.
+        terms: What the report is computed at.
+        reported: Whether the reported figures are computed; performance only.
+    """
 
     ledger: Ledger
     terms: ReportTerms
+    reported: bool = True
 
     def block(self, budget: Budget) -> BudgetBlock:
         """The budget as it opened, or as it would open, with what was spent.
@@ -33,12 +42,7 @@ class Statements:
         """
         state = self.ledger.budget_state(budget)
         held = state.budget
-        told = report(
-            state.events,
-            delta=self.terms.delta,
-            rdp_orders=self.terms.rdp_orders,
-            advanced_delta=self.terms.advanced_delta,
-        )
+        told = self.report(state.events) if self.reported else None
         cap_epsilon, cap_delta = held.guarantee()
         return BudgetBlock(
             metric=held.metric,
@@ -49,13 +53,22 @@ class Statements:
             epsilon_remaining=epsilon_remaining(held, state.spent),
             delta=cap_delta,
             rdp_orders=self.terms.rdp_orders,
-            rdp_curve=tuple((int(order), cost) for order, cost in told.rdp_curve),
-            best_rdp_epsilon=told.best_rdp_epsilon,
-            best_rdp_order=int(told.best_rdp_order) if state.events else None,
-            advanced_epsilon=told.advanced_epsilon,
-            advanced_delta=told.advanced_delta,
-            pld_epsilon=told.pld_epsilon,
-            rho_spent=str(told.rho_spent),
+            rdp_curve=tuple((int(order), cost) for order, cost in told.rdp_curve) if told else (),
+            best_rdp_epsilon=told.best_rdp_epsilon if told else None,
+            best_rdp_order=int(told.best_rdp_order) if told and state.events else None,
+            advanced_epsilon=told.advanced_epsilon if told else None,
+            advanced_delta=told.advanced_delta if told else float(self.terms.advanced_delta),
+            pld_epsilon=told.pld_epsilon if told else None,
+            rho_spent=str(state.spent.rho),
             release_count=state.release_count,
             policy=self.terms.policy,
+        )
+
+    def report(self, events: Iterable[DpEvent]) -> Report:
+        """What several accountants say of some charges; the first call takes seconds."""
+        return report(
+            events,
+            delta=self.terms.delta,
+            rdp_orders=self.terms.rdp_orders,
+            advanced_delta=self.terms.advanced_delta,
         )

@@ -8,8 +8,8 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +77,7 @@ def test_files_and_folders_are_private(open_store: Open, tmp_path: Path) -> None
     assert {0o700: True, 0o600: False} == modes
 
 
-@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
 def test_damage_anywhere_is_found(open_store: Open, tmp_path: Path, key: bytes | None) -> None:
     """One flipped byte in any segment file is an error that names the file."""
     store = open_store(store_key=key)
@@ -87,19 +87,21 @@ def test_damage_anywhere_is_found(open_store: Open, tmp_path: Path, key: bytes |
     paths = sorted((tmp_path / "activity" / "segments").iterdir())
     assert len(paths) > 6
 
-    for path in paths:
+    for number, name in enumerate(path.name for path in paths):
+        root = tmp_path / str(number)
+        shutil.copytree(tmp_path / "activity", root)
+        path = root / "segments" / name
         whole = path.read_bytes()
         at = int(rng.integers(len(whole)))
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        damaged = open_store(store_key=key)
+        damaged = EmbeddedStore(root, store_key=key, clock=lambda: NOW)
         with pytest.raises(StoreCorruptError) as caught:
             read_everything(damaged)
-        assert path.name == caught.value.facts["file"]
+        assert name == caught.value.facts["file"]
         damaged.close()
-        path.write_bytes(whole)
 
 
-@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
 def test_damage_in_a_small_commit_is_found(
     open_store: Open, tmp_path: Path, key: bytes | None
 ) -> None:
@@ -237,6 +239,20 @@ def test_orphans_go_on_the_next_writable_open(open_store: Open, tmp_path: Path) 
     assert expected == dau(store)
 
 
+def test_orphans_of_another_writer_go_with_the_first_write(
+    open_store: Open, tmp_path: Path
+) -> None:
+    """A process that takes over from a crashed writer cleans up after it."""
+    first, second = open_store(), open_store()
+    fill(first)
+    orphan = tmp_path / "activity" / "segments" / ("0" * 32 + ".seg")
+    orphan.write_bytes(b"half")
+    first.close()
+    second.check_writable()
+
+    assert not orphan.exists()
+
+
 def test_a_second_writer_is_refused(open_store: Open) -> None:
     """The first writer holds the store until it closes; reading goes on beside it."""
     first, second = open_store(), open_store()
@@ -341,41 +357,47 @@ def test_ids_expire_with_the_clock(open_store: Open) -> None:
     assert [(0, 0), (1, 1), (0, 0)] == results
 
 
-def test_values_without_room_carry_no_label(
+def test_a_batch_without_room_for_its_labels_is_refused_whole(
     open_store: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Over the limits rows still count, only without the label."""
+    """Over the limits nothing of a batch is applied: no label is dropped without a word."""
     monkeypatch.setattr("dpdau.activity.dictionary.DIMENSION_VALUES_MAX", 1)
     monkeypatch.setattr("dpdau.activity.dictionary.DIMENSIONS_MAX", 1)
     store = open_store()
-    store.apply(batch([(put(1), {"platform": "web"}), (put(2), {"platform": "ios"})]))
-    store.apply(batch([(put(3), {"country": "de"})]))
+    store.apply(batch([(put(1), {"platform": "web"})]))
+    for labels in ({"platform": "ios"}, {"country": "de"}):
+        with pytest.raises(StoreUnavailableError):
+            store.apply(batch([(put(2), {"platform": "web"}), (put(3), labels)]))
 
-    assert [3] == dau(store)
-    assert 1 == len(store.segment_values("platform"))
+    assert [1] == dau(store)
+    assert ("web",) == store.segment_values("platform")
     assert () == store.segment_values("country")
+
+
+def test_one_user_with_many_values_moves_no_other_segment(open_store: Open) -> None:
+    """The labels of others do not depend on how many values one user brings."""
+    store = open_store()
+    many = [(put(1), {"platform": f"value-{number}"}) for number in range(70_000)]
+    store.apply(batch(many))
+    store.apply(batch([(put(2), {"platform": "web"})]))
+    counted = store.counts(first=DAY, last=DAY, window_days=[1], segment=Segment("platform", "web"))
+
+    assert [[1]] == counted.tolist()
 
 
 def test_threads_share_a_store(open_store: Open) -> None:
     """Writes and reads from several threads at once lose nothing and never tear a batch."""
     store = open_store()
-    failures: list[BaseException] = []
 
-    def work(thread: int) -> None:
-        try:
-            for one in range(10):
-                store.apply(batch([put(thread * 1000 + one * 2 + pair) for pair in range(2)]))
-                assert 0 == dau(store)[0] % 2
-        except BaseException as failure:
-            failures.append(failure)
+    def work(thread: int) -> bool:
+        whole = True
+        for one in range(10):
+            store.apply(batch([put(thread * 1000 + one * 2 + pair) for pair in range(2)]))
+            whole &= dau(store)[0] % 2 == 0
+        return whole
 
-    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert [] == failures
+    with ThreadPoolExecutor(4) as threads:
+        assert [True] * 4 == list(threads.map(work, range(4)))
     assert [80] == dau(store)
 
 

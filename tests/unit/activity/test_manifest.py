@@ -34,10 +34,15 @@ def test_a_manifest_exists_when_it_is_complete(tmp_path: Path) -> None:
 def test_a_failed_transaction_changes_nothing(path: Path) -> None:
     """All of a transaction or nothing, and the next one works."""
     manifest = Manifest(path, PLAIN, read_only=False)
-    with pytest.raises(KeyError), manifest.writing():
-        manifest.set_offsets({"a": 1})
-        manifest.take_seq()
-        raise KeyError
+
+    def fail() -> None:
+        with manifest.writing():
+            manifest.set_offsets({"a": 1})
+            manifest.take_seq()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     with manifest.writing():
         first = manifest.take_seq()
 

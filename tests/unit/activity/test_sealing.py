@@ -8,7 +8,7 @@ from dpdau.errors import InvalidSettingError, StoreCorruptError
 KEY = bytes(range(32))
 
 
-@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
 def test_a_block_opens_to_its_data(key: bytes | None) -> None:
     """What was sealed comes back, also when empty."""
     sealer = Sealer(key).for_file("a")
@@ -17,7 +17,7 @@ def test_a_block_opens_to_its_data(key: bytes | None) -> None:
         assert data == bytes(sealer.open(sealer.seal(data, "b"), "b"))
 
 
-@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
 def test_every_changed_byte_is_found(key: bytes | None) -> None:
     """A flipped bit anywhere, or a missing end, does not open."""
     sealer = Sealer(key).for_file("a")

@@ -33,7 +33,7 @@ def same(left: Rows | None, right: Rows) -> bool:
     )
 
 
-@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
 def test_rows_come_back(tmp_path: Path, key: bytes | None) -> None:
     """Every group reads as it was written, in this process and in another."""
     written = files(tmp_path, key).write(MASKS, BLOCKS)
@@ -91,7 +91,7 @@ def test_files_are_private(tmp_path: Path) -> None:
     assert 0o600 == stat.S_IMODE((folder / written.name).stat().st_mode)
 
 
-@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
 def test_every_flipped_byte_is_found(tmp_path: Path, key: bytes | None) -> None:
     """A changed byte anywhere in a file is an error that names the file."""
     written = files(tmp_path, key).write(MASKS, BLOCKS)
@@ -170,7 +170,7 @@ def test_cached_rows_are_not_read_again(tmp_path: Path) -> None:
     assert same(store.rows(MASKS, written.name, -1), BLOCKS[0][1])
 
 
-@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
 def test_a_payload_has_the_bytes_of_a_file(key: bytes | None) -> None:
     """What is encoded to memory decodes to the same rows."""
     payload = bytearray()

@@ -1,6 +1,8 @@
 """Folding and merging: bounded work, bounded files, the same answers."""
 
 import datetime as dt
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 
 from dpdau.activity.embedded import EmbeddedStore
+from dpdau.activity.manifest import Manifest, SegmentRef
 from dpdau.activity.upkeep import StoreLimits
 from dpdau.domain import Event, Op, day_number
 from strategies import batch, columns
@@ -43,16 +46,16 @@ def test_few_rows_stay_in_the_manifest(open_store: Open, tmp_path: Path) -> None
 def test_the_number_of_files_stays_bounded(open_store: Open, tiny: StoreLimits) -> None:
     """However many batches come, a part keeps few files and the uncut ones stay few."""
     store = open_store()
-    for one in range(60):
+    for one in range(30):
         store.apply(columns(scattered(one * 40, 40), np.full(40, DAY + one)))
         stats = store.stats()
         assert stats.segments <= 16 * 2 * (tiny.part_files_max + 1) + tiny.loose_files_max + 1
         assert stats.pending_rows <= tiny.pending_rows_max + 2 * 40
 
-    last = FIRST + dt.timedelta(days=59)
-    table = store.counts(first=FIRST, last=last, window_days=(1, 60))
-    assert [40] * 60 == table[0].tolist()
-    assert 2400 == table[1, -1]
+    last = FIRST + dt.timedelta(days=29)
+    table = store.counts(first=FIRST, last=last, window_days=(1, 30))
+    assert [40] * 30 == table[0].tolist()
+    assert 1200 == table[1, -1]
 
 
 def test_removed_rows_leave_with_a_merge(open_store: Open) -> None:
@@ -66,6 +69,19 @@ def test_removed_rows_leave_with_a_merge(open_store: Open) -> None:
     assert store.stats().rows <= 36 + 30
     store.purge_before(FIRST)
     assert 0 == store.counts(first=FIRST, last=FIRST, window_days=(1,))[0, 0] - 3
+
+
+def test_a_merge_above_the_base_keeps_removals(open_store: Open, tmp_path: Path) -> None:
+    """Newer files merge without a much larger older one, and still take its pairs out."""
+    store = open_store()
+    store.apply(batch([put(who) for who in range(300)]))
+    for one in range(12):
+        store.apply(batch([Event(one * 5 + who, Op.REMOVE, DAY) for who in range(5)]))
+        left = 300 - 5 * (one + 1)
+        assert left == store.counts(first=FIRST, last=FIRST, window_days=(1,))[0, 0]
+
+    sizes = sorted(path.stat().st_size for path in tmp_path.rglob("*.seg"))
+    assert sizes[-1] > 300 * 16
 
 
 def test_a_merge_that_fails_changes_nothing(
@@ -90,13 +106,53 @@ def test_a_merge_that_fails_changes_nothing(
     assert 5 == store.apply(batch([put(1000 + who) for who in range(5)])).accepted
 
 
+def test_a_file_is_durable_before_it_is_named(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Content is synced under the temporary name, then the folder, and only then the manifest."""
+    steps: list[str] = []
+    store = open_store()
+    store.apply(batch([put(1)]))
+    fsync, rename, add = os.fsync, Path.rename, Manifest.add_segment
+
+    def synced(descriptor: int) -> None:
+        steps.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "content")
+        fsync(descriptor)
+
+    def renamed(path: Path, target: Path) -> Path:
+        steps.append("rename")
+        return rename(path, target)
+
+    def named(manifest: Manifest, ref: SegmentRef) -> None:
+        steps.append("manifest")
+        add(manifest, ref)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(Manifest, "add_segment", named)
+    store.apply(batch([put(who) for who in range(5)]))
+
+    assert ["content", "rename", "folder", "manifest"] == steps
+
+
+def test_the_manifest_syncs_every_commit(open_store: Open) -> None:
+    """SQLite is told to wait for the disk, and to overwrite what it frees."""
+    store = open_store()
+    store.check_writable()
+    assert store._writer is not None
+    db = store._writer[0]._db
+    pragmas = ("journal_mode", "synchronous", "secure_delete")
+
+    assert ["wal", 2, 1] == [db.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas]
+
+
 def test_expired_event_ids_leave_the_disk(open_store: Open, tmp_path: Path) -> None:
     """Files that hold only event ids past the retention are deleted."""
     now = [NOW]
     store = open_store(clock=lambda: now[0])
     for one in range(6):
-        events = [Event(1, Op.ADD, DAY, event_id=one * 10 + who + 1) for who in range(5)]
-        store.apply(batch(events))
+        ids = scattered(one * 20 + 1, 20).tolist()
+        store.apply(batch([Event(1, Op.ADD, DAY, event_id=id_) for id_ in ids]))
     full = len(list(tmp_path.rglob("*.seg")))
     now[0] += dt.timedelta(days=60)
     for _ in range(4):
