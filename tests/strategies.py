@@ -79,7 +79,8 @@ def batch(
     labels = {}
     for name in sorted({name for _, some in pairs for name in some}):
         values = tuple(sorted({some[name] for _, some in pairs if name in some}))
-        codes = [values.index(some[name]) if name in some else -1 for _, some in pairs]
+        places = {value: place for place, value in enumerate(values)}
+        codes = [places.get(some.get(name, ""), -1) for _, some in pairs]
         labels[name] = Labels(values, np.array(codes, dtype=np.int32))
     return EventBatch(
         events=len(taken),

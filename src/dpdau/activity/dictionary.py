@@ -44,18 +44,20 @@ class NewLabels:
         Raises:
             StoreUnavailableError: The store has no room; nothing of the batch is applied.
         """
-        known = self._manifest.values(dimension)
+        code = self._manifest.next_code(dimension)
         table = np.full(size, -1, dtype=np.int32)
         for index, value in values.items():
-            if value not in known:
-                if len(known) >= DIMENSION_VALUES_MAX:
+            known = self._manifest.value_code(dimension, value)
+            if known is None:
+                if code >= DIMENSION_VALUES_MAX:
                     raise StoreUnavailableError(
                         f"Expected at most {DIMENSION_VALUES_MAX} values of a dimension, found "
                         "one more."
                     )
-                known[value] = len(known)
-                self._new_values.append((dimension, known[value], value))
-            table[index] = known[value]
+                known = code
+                code += 1
+                self._new_values.append((dimension, known, value))
+            table[index] = known
         return table
 
     def store(self) -> None:

@@ -203,7 +203,7 @@ class EmbeddedStore:
         """The values of a dimension seen so far, sorted. Private: not for publication."""
         with self._looking() as manifest:
             known = manifest.dimensions().get(dimension)
-            return () if known is None else tuple(sorted(manifest.values(known)))
+            return () if known is None else tuple(manifest.values(known))
 
     def close_day(self, day: dt.date) -> None:
         """Marks a day as released; durable, idempotent."""
@@ -390,7 +390,7 @@ class EmbeddedStore:
         """The dimension id and value code of a segment, or None where it was never seen."""
         with self._looking() as manifest:
             dimension = manifest.dimensions().get(segment.dimension)
-            code = None if dimension is None else manifest.values(dimension).get(segment.value)
+            code = None if dimension is None else manifest.value_code(dimension, segment.value)
             return None if dimension is None or code is None else (dimension, code)
 
     def _measure(self, state: Snapshot) -> StoreStats:

@@ -258,12 +258,27 @@ class Manifest:
         """Dimension → id."""
         return {name: int(id_) for id_, name in self._db.execute("SELECT * FROM dimensions")}
 
-    def values(self, dimension: int) -> dict[str, int]:
-        """The values of a dimension → code."""
+    def values(self, dimension: int) -> list[str]:
+        """The values of a dimension, sorted."""
         rows = self._db.execute(
-            "SELECT value, code FROM dimension_values WHERE dimension = ?", (dimension,)
+            "SELECT value FROM dimension_values WHERE dimension = ? ORDER BY value", (dimension,)
         )
-        return {value: int(code) for value, code in rows}
+        return [value for (value,) in rows]
+
+    def value_code(self, dimension: int, value: str) -> int | None:
+        """The code of one value, or None."""
+        row = self._db.execute(
+            "SELECT code FROM dimension_values WHERE dimension = ? AND value = ?",
+            (dimension, value),
+        ).fetchone()
+        return None if row is None else int(row[0])
+
+    def next_code(self, dimension: int) -> int:
+        """The code for the next new value; codes count from 0 and none is ever dropped."""
+        row = self._db.execute(
+            "SELECT max(code) FROM dimension_values WHERE dimension = ?", (dimension,)
+        ).fetchone()
+        return 0 if row[0] is None else int(row[0]) + 1
 
     def add_dimension(self, dimension: int, name: str) -> None:
         """Adds a dimension."""

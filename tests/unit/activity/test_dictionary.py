@@ -39,7 +39,11 @@ def test_codes_do_not_depend_on_the_batch(manifest: Manifest) -> None:
         codes.append([rows.values[0].tolist() for rows in run.values()])
 
     assert [[[0]], [[1, 0]]] == codes
-    assert {"web": 0, "android": 1} == manifest.values(manifest.dimensions()["platform"])
+    platform = manifest.dimensions()["platform"]
+    assert ["android", "web"] == manifest.values(platform)
+    assert [0, 1, None] == [
+        manifest.value_code(platform, value) for value in ("web", "android", "ios")
+    ]
 
 
 def test_values_nobody_kept_are_not_stored(manifest: Manifest) -> None:

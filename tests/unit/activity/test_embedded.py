@@ -380,7 +380,9 @@ def test_one_user_with_many_values_moves_no_other_segment(open_store: Open) -> N
     many = [(put(1), {"platform": f"value-{number}"}) for number in range(70_000)]
     store.apply(batch(many))
     store.apply(batch([(put(2), {"platform": "web"})]))
-    counted = store.counts(first=DAY, last=DAY, window_days=[1], segment=Segment("platform", "web"))
+    counted = store.counts(
+        first=FIRST, last=FIRST, window_days=[1], segment=Segment("platform", "web")
+    )
 
     assert [[1]] == counted.tolist()
 
