@@ -45,16 +45,19 @@ class NewLabels:
             StoreUnavailableError: The store has no room; nothing of the batch is applied.
         """
         code = self._manifest.next_code(dimension)
+        fresh: dict[str, int] = {}
         table = np.full(size, -1, dtype=np.int32)
         for index, value in values.items():
-            known = self._manifest.value_code(dimension, value)
+            known = fresh.get(value)
+            if known is None:
+                known = self._manifest.value_code(dimension, value)
             if known is None:
                 if code >= DIMENSION_VALUES_MAX:
                     raise StoreUnavailableError(
                         f"Expected at most {DIMENSION_VALUES_MAX} values of a dimension, found "
                         "one more."
                     )
-                known = code
+                known = fresh[value] = code
                 code += 1
                 self._new_values.append((dimension, known, value))
             table[index] = known

@@ -46,6 +46,17 @@ def test_codes_do_not_depend_on_the_batch(manifest: Manifest) -> None:
     ]
 
 
+def test_a_value_listed_twice_has_one_code(manifest: Manifest) -> None:
+    """A batch may repeat a value in its list."""
+    new_labels = NewLabels(manifest)
+    dimension = new_labels.dimension("platform")
+    codes = new_labels.codes(dimension, {0: "web", 2: "ios", 3: "web"}, 4)
+    with manifest.writing():
+        new_labels.store()
+
+    assert [0, -1, 1, 0] == codes.tolist()
+
+
 def test_values_nobody_kept_are_not_stored(manifest: Manifest) -> None:
     """Skipped rows and `-` rows bring neither labels nor values."""
     columns = batch([put(1, "web"), put(2, "ios", Op.REMOVE)])
