@@ -1,0 +1,160 @@
+"""User ids and event ids to keyed 64-bit hashes."""
+
+import contextlib
+import hashlib
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dpdau.errors import (
+    InvalidEventError,
+)
+from dpdau.pseudonym.keyring import EpochKey
+
+# One `person` for each use of a key keeps the uses independent.
+_PERSON_USER: Final = b"dau-v1"
+_PERSON_EVENT: Final = b"dau-event-v1"
+
+
+class Pseudonymizer:
+    """Turns user ids into pseudonyms under every live key.
+
+    Guarantee: a pseudonym is the first 64 bits of a pseudo-random function of the user id (BLAKE2b,
+    keyed, `person` "dau-v1"), so without the key it tells nothing about the id and cannot be found
+    by trying ids. Among n users the expected number of pairs that share a pseudonym is below
+    n² / 2^65: 2.7e-6 for 10 million users, 0.027 for a billion. Two users who share one are counted
+    as one, in every count alike, and the removal of one removes both.
+
+    No id is kept, and no repr or exception shows one.
+
+    Args:
+        keys: The live keys, newest first; at least one.
+
+    Source: BLAKE2, RFC 7693, keyed mode; `person` is the personalisation of its parameter block.
+    """
+
+    def __init__(self, keys: Sequence[EpochKey]) -> None:
+        assert keys, "a keyring always has a live key"
+        self.epoch_ids: Final = tuple(one.epoch_id for one in keys)
+        self._users = tuple(_hasher(one.key, _PERSON_USER) for one in keys)
+        self._events = _hasher(keys[0].key, _PERSON_EVENT)
+
+    def __repr__(self) -> str:
+        return f"Pseudonymizer(epoch_ids={self.epoch_ids}, keys=<private>)"
+
+    def one(self, user_id: str) -> tuple[int, ...]:
+        """The pseudonyms of one user under every live key, newest first.
+
+        Raises:
+            InvalidEventError: The id has no UTF-8 form.
+        """
+        content = _encoded([user_id])
+        return tuple(int(_hash_all(hasher, content)[0]) for hasher in self._users)
+
+    def many(
+        self, user_ids: "Sequence[str] | pa.Array"
+    ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """The pseudonyms of many users; each distinct id is hashed once.
+
+        Args:
+            user_ids: Strings, or an Arrow array of strings or binary without nulls.
+
+        Returns:
+            Pseudonyms (n,) under the newest key, and aliases (k, n) under the k older live keys,
+            newest first.
+
+        Raises:
+            InvalidEventError: An id has no UTF-8 form.
+        """
+        distinct, rows = _distinct(user_ids)
+        columns = [_hash_all(hasher, distinct) for hasher in self._users]
+        if rows is not None:
+            columns = [column[rows] for column in columns]
+        n = columns[0].shape[0]
+        return columns[0], np.array(columns[1:], dtype=np.uint64).reshape(len(columns) - 1, n)
+
+    def event_ids(
+        self, ids: "Sequence[str] | pa.Array", pseudonym: NDArray[np.uint64]
+    ) -> NDArray[np.uint64]:
+        """Keyed hashes of the senders' event ids, (n,); never 0, which stands for no id.
+
+        Args:
+            ids: The ids, one for each event.
+            pseudonym: (n,) whose event each is, under the newest key.
+
+        Guarantee: an id is one of its user: the same id sent for two users is two ids, so that
+        nobody's event can make another's a duplicate. They are under the newest key only: an id
+        that was sent before a rotation is not recognised after it.
+
+        Raises:
+            InvalidEventError: An id has no UTF-8 form.
+        """
+        if isinstance(ids, (pa.Array, pa.ChunkedArray)):
+            contents = [bytes(one.as_buffer()) for one in ids.cast(pa.large_binary())]
+        else:
+            contents = _encoded(ids)
+        owners = np.ascontiguousarray(pseudonym).tobytes()
+        assert len(owners) == 8 * len(contents)
+        owned = [owners[8 * place : 8 * place + 8] + one for place, one in enumerate(contents)]
+        return np.maximum(_hash_all(self._events, owned), np.uint64(1))
+
+
+def _hasher(key: bytes, person: bytes) -> "hashlib.blake2b":
+    """A keyed 64-bit hash to be copied for each value: the key block is compressed once."""
+    return hashlib.blake2b(key=key, digest_size=8, person=person)
+
+
+def _hash_all(hasher: "hashlib.blake2b", values: Sequence[bytes]) -> NDArray[np.uint64]:
+    """The keyed hash of each value, (n,) uint64."""
+    copy = hasher.copy
+    digests = []
+    for value in values:
+        one = copy()
+        one.update(value)
+        digests.append(one.digest())
+    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64, copy=False)
+
+
+def _distinct(ids: "Sequence[str] | pa.Array") -> tuple[list[bytes], NDArray[np.intp] | None]:
+    """The distinct ids as bytes, and for each row its place among them (None: all distinct)."""
+    if isinstance(ids, (pa.Array, pa.ChunkedArray)):
+        return _distinct_arrow(ids)
+    places = {one: place for place, one in enumerate(dict.fromkeys(ids))}
+    content = _encoded(places)
+    if len(content) == len(ids):
+        return content, None
+    return content, np.fromiter(map(places.__getitem__, ids), dtype=np.intp, count=len(ids))
+
+
+def _distinct_arrow(ids: Any) -> tuple[list[bytes], NDArray[np.intp] | None]:
+    """`_distinct` for an Arrow array, without a Python string per row."""
+    assert ids.null_count == 0, "rows without an id are rejected first"
+    if isinstance(ids, pa.ChunkedArray):
+        ids = ids.combine_chunks()
+    encoded = ids.cast(pa.large_binary()).dictionary_encode()
+    content = _arrow_bytes(encoded.dictionary)
+    if len(content) == len(ids):
+        return content, None
+    return content, encoded.indices.to_numpy(zero_copy_only=False).astype(np.intp)
+
+
+def _arrow_bytes(values: Any) -> list[bytes]:
+    """The values of a large-binary array, cut out of its one buffer."""
+    _, offsets_buffer, data_buffer = values.buffers()
+    if len(values) == 0 or offsets_buffer is None:
+        return []
+    offsets = np.frombuffer(offsets_buffer, dtype=np.int64)
+    bounds = offsets[values.offset : values.offset + len(values) + 1].tolist()
+    data = b"" if data_buffer is None else data_buffer.to_pybytes()
+    return [data[start:end] for start, end in itertools.pairwise(bounds)]
+
+
+def _encoded(ids: Iterable[str]) -> list[bytes]:
+    """The UTF-8 forms of ids; the error does not carry the id, as a UnicodeEncodeError would."""
+    with contextlib.suppress(UnicodeEncodeError):
+        return [one.encode() for one in ids]
+    raise InvalidEventError("Expected a user id in UTF-8, found a lone surrogate.")
