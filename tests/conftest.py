@@ -12,6 +12,13 @@ from dpdau.settings import Settings
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What only draws, kills or recounts is run without tracing, which would double its time."""
+    for item in items:
+        if item.get_closest_marker("slow") or item.get_closest_marker("statistical"):
+            item.add_marker(pytest.mark.no_cover)
+
+
 NOW = dt.datetime(2026, 3, 15, 12, 0, tzinfo=dt.UTC)
 
 

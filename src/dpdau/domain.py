@@ -334,7 +334,8 @@ class BudgetBlock:
 
     Shapes and units:
         epsilon_*: ε at `delta`, in the filter's own unit. Spent rounds up, remaining down.
-        rdp_curve: (order, ε of that Rényi order at `delta`) pairs.
+        rdp_curve: (order, ε of that Rényi order at `reported_delta`) pairs.
+        best_rdp_epsilon, pld_epsilon: at `reported_delta`, which is `delta` unless that is 0.
     """
 
     metric: str
@@ -351,6 +352,7 @@ class BudgetBlock:
     advanced_epsilon: float | None
     advanced_delta: float
     pld_epsilon: float | None
+    reported_delta: float
     rho_spent: str
     release_count: int
     policy: str

@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 from dpdau import __version__, aggregates
 from dpdau import plan as plans
 from dpdau.activity.store import ActivityStore
-from dpdau.domain import Clock, Release
-from dpdau.errors import ReleaseNotReadyError
+from dpdau.domain import Clock, Release, Window
+from dpdau.errors import InvalidPlanError, ReleaseNotReadyError
 from dpdau.ledger.ledger import Ledger
 from dpdau.ledger.steps import StepRequest
 from dpdau.mechanisms.base import interval
@@ -23,11 +23,12 @@ from dpdau.mechanisms.sampling import NoiseSource
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calendar:
-    """When a day closes: at its end in `zone`, plus `grace_hours`."""
+    """When a day closes: at its end in `zone`, plus `grace_hours`; and how long it is kept."""
 
     zone: ZoneInfo
     grace_hours: int
     clock: Clock
+    retention_days: int | None = None
 
     def today(self) -> dt.date:
         """The current day in the zone."""
@@ -52,6 +53,21 @@ class Calendar:
                 closes_at=closes_at.isoformat(),
             )
 
+    def require_kept(self, window: Window) -> None:
+        """Refuses a window that reaches into what is purged: its count would be too low.
+
+        Raises:
+            InvalidPlanError: The window starts before the first day that is kept.
+        """
+        if self.retention_days is None:
+            return
+        first = self.today() - dt.timedelta(days=self.retention_days)
+        if window.start < first:
+            raise InvalidPlanError(
+                f"Expected a window within RETENTION_DAYS, from {first.isoformat()} on, found one "
+                f"that starts on {window.start.isoformat()}."
+            )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Releaser:
@@ -72,17 +88,20 @@ class Releaser:
 
         Raises:
             ReleaseNotReadyError: The day has not closed.
+            InvalidPlanError: The window reaches into what is purged.
             BudgetExhaustedError: The charge does not fit; nothing was charged, no count was read.
+            StoreUnavailableError: Another process writes the store; nothing was charged.
 
         Guarantee: each new release is charged in the transaction that stores it. Asking again gives
         the same bytes at no cost, however many ask at once.
         """
         editions = self.ledger.editions(asked.metric, asked.window, asked.segment)
-        if not editions:
+        if fresh or not editions:
             self.calendar.require_closed(asked.window.end)
+            self.calendar.require_kept(asked.window)
         edition = editions if fresh or not editions else editions - 1
         plan = plans.on_demand(asked, edition=edition, terms=self.terms)
-        release, replayed = self.ledger.step(
+        return self.ledger.step(
             StepRequest(
                 plan_id=plan.plan_id,
                 step=0,
@@ -92,12 +111,15 @@ class Releaser:
             ),
             lambda: self._make(plan),
         )
-        self.store.close_day(asked.window.end)
-        return release, replayed
 
     def _make(self, plan: plans.Plan) -> Release:
-        """Counts, adds noise and words the result, after the charge and in its transaction."""
+        """Closes the day, counts, adds noise and words the result, in the charge's transaction.
+
+        The day is closed first: should the store be busy, nothing is charged, and should the
+        ledger fail afterwards, events for that day count as late, which changes no number.
+        """
         asked, mechanism = plan.question, plan.mechanism
+        self.store.close_day(asked.window.end)
         count = aggregates.distinct_users(self.store, asked.window, asked.segment)
         value, _ = mechanism.step(count, mechanism.init(horizon=1), self.noise)
         lower, upper = interval(mechanism, value)

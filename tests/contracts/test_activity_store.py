@@ -135,6 +135,7 @@ def check_every_prefix(new: Make) -> Callable[[list[Event]], None]:
     return check
 
 
+@pytest.mark.slow
 def test_every_prefix_equals_the_fold(folder: Path) -> None:
     """After each event of 1,000 random streams with `-`, every count is that of the fold."""
     made: list[EmbeddedStore] = []

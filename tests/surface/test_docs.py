@@ -128,6 +128,7 @@ def test_the_older_surface_is_honest() -> None:
     assert {name for name in listed if rows[name] == "yes"} == listed & there
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_code_blocks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each `python` and `sh` block of a document runs, in order, in one empty folder."""

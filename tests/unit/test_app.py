@@ -14,9 +14,11 @@ from dpdau.errors import (
     InvalidEventError,
     InvalidPlanError,
     InvalidSettingError,
+    LedgerCorruptError,
     NotAuthenticatedError,
     NotFoundError,
     SecretMismatchError,
+    StoreCorruptError,
 )
 from products import API_KEY, DAY, NOW, event, product, product_settings, send
 
@@ -55,6 +57,56 @@ def test_activity_without_its_keyring_is_refused(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "data" / "keyring")
 
     with pytest.raises(SecretMismatchError, match="keyring"), product(tmp_path):
+        pass
+
+
+def test_a_lost_manifest_is_refused_and_nothing_is_deleted(tmp_path: Path) -> None:
+    """An activity store without its manifest, or with an empty one, stops the start untouched."""
+    with product(tmp_path) as app:
+        send(app, [event(f"u{number}") for number in range(3000)])
+    manifest = tmp_path / "data" / "activity" / "manifest.sqlite"
+    whole = manifest.read_bytes()
+    files = sorted(path.name for path in (tmp_path / "data" / "activity").rglob("*.seg"))
+    for content in (None, b""):
+        manifest.unlink()
+        if content is not None:
+            manifest.write_bytes(content)
+        with pytest.raises(StoreCorruptError, match="manifest"), product(tmp_path):
+            pass
+        manifest.touch()
+    manifest.write_bytes(whole)
+
+    assert files == sorted(path.name for path in (tmp_path / "data" / "activity").rglob("*.seg"))
+    with product(tmp_path) as app:
+        assert [3000] == app.exact({Metric.DAU: 1}, DAY, DAY, reason="a test")[Metric.DAU].tolist()
+
+
+def test_a_deleted_ledger_is_not_replaced(tmp_path: Path) -> None:
+    """Where days were released, a missing ledger and mark stop the start: nothing is refunded."""
+    with product(tmp_path) as app:
+        app.release(Metric.DAU, DAY)
+    shutil.rmtree(tmp_path / "data" / "ledgers")
+    (tmp_path / "data" / "ledger.mark.json").unlink()
+
+    with pytest.raises(LedgerCorruptError, match="refund"), product(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("EPSILON_DAU", "30"),
+        ("EPSILON_DAU", "1e-13"),
+        ("EPSILON_WAU", "1e-5"),
+        ("DELTA", "1e-40"),
+        ("DAU_BUDGET_TOTAL", "1e-5"),
+    ],
+)
+def test_terms_that_no_mechanism_keeps_stop_the_start(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    """A setting that every release would fail under is refused at the start, by name."""
+    with pytest.raises(InvalidSettingError, match=name), product(tmp_path, **{name: value}):
         pass
 
 

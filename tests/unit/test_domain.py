@@ -38,6 +38,7 @@ BLOCK = BudgetBlock(
     advanced_epsilon=0.5,
     advanced_delta=1e-7,
     pld_epsilon=0.4,
+    reported_delta=1e-6,
     rho_spent="1/200",
     release_count=1,
     policy="on_demand",
@@ -150,7 +151,7 @@ def test_an_answer_has_the_fields_of_the_contract() -> None:
     body = Answer(release(), False, BLOCK).to_json()
 
     assert set() == ANSWER_FIELDS - set(body)
-    assert set(body["budget"]) == BLOCK_FIELDS
+    assert BLOCK_FIELDS | {"reported_delta"} == set(body["budget"])
     assert body["exact_value"] is None
 
 

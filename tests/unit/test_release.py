@@ -1,6 +1,7 @@
 """The one road out: closed days only, charged once, refused by the ledger alone."""
 
 import datetime as dt
+import sqlite3
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -8,7 +9,13 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from dpdau.domain import Metric, Segment, Window
-from dpdau.errors import BudgetExhaustedError, InvalidPlanError, ReleaseNotReadyError
+from dpdau.errors import (
+    BudgetExhaustedError,
+    InvalidPlanError,
+    LedgerCorruptError,
+    ReleaseNotReadyError,
+    StoreUnavailableError,
+)
 from dpdau.release import Calendar
 from products import DAY, NOW, ZeroNoise, event, product, send
 
@@ -119,6 +126,59 @@ def test_a_refusal_charges_nothing_and_reads_nothing(
         assert before == app.budget("dau", DAY)
         assert app.ledger.verify().ok
     assert caught.value.facts["budget"]
+
+
+def test_a_fresh_release_asks_for_a_closed_day_too(tmp_path: Path) -> None:
+    """A longer grace keeps a day open for `fresh`, although an answer is stored."""
+    with product(tmp_path) as app:
+        app.release(Metric.DAU, DAY)
+    with product(tmp_path, GRACE_HOURS=700) as app, pytest.raises(ReleaseNotReadyError):
+        app.release(Metric.DAU, DAY, fresh=True)
+
+
+def test_a_purged_window_is_refused(tmp_path: Path) -> None:
+    """A window that reaches into purged days is refused, not released too low; replays stay."""
+    with product(tmp_path) as app:
+        send(app, [event("a", DAY - dt.timedelta(days=29))])
+        first = app.release(Metric.MAU, DAY)
+    with product(tmp_path, RETENTION_DAYS=33) as app:
+        again = app.release(Metric.MAU, DAY)
+        with pytest.raises(InvalidPlanError, match="RETENTION_DAYS"):
+            app.release(Metric.MAU, DAY, fresh=True)
+        assert app.release(Metric.WAU, DAY).release.estimate == 0
+
+    assert first.release == again.release
+
+
+def test_a_busy_store_charges_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another process writes the store a new release is refused whole; a replay is not."""
+    monkeypatch.setattr("dpdau.app.wiring.WRITER_WAIT_SECONDS", 0.05)
+    with product(tmp_path) as app, product(tmp_path) as other:
+        stored = app.release(Metric.DAU, DAY)
+        before = app.budget("mau", DAY)
+        with pytest.raises(StoreUnavailableError):
+            other.release(Metric.MAU, DAY)
+
+        assert before == app.budget("mau", DAY)
+        assert stored.release == other.release(Metric.DAU, DAY).release
+
+
+def test_an_older_ledger_put_in_place_under_way_is_refused(tmp_path: Path) -> None:
+    """Copying a backup over the open ledger refunds nothing: the next call stops."""
+    ledger = tmp_path / "data" / "ledgers" / "ledger.sqlite"
+    with product(tmp_path) as app:
+        app.release(Metric.DAU, DAY)
+        app.ledger.backup(tmp_path / "older.sqlite")
+        app.release(Metric.DAU, DAY, fresh=True)
+    with product(tmp_path) as app:
+        app.release(Metric.DAU, DAY)
+        with sqlite3.connect(tmp_path / "older.sqlite") as old, sqlite3.connect(ledger) as now:
+            old.backup(now)
+        old.close()
+        now.close()
+        for fresh in (True, False):
+            with pytest.raises(LedgerCorruptError):
+                app.release(Metric.DAU, DAY, fresh=fresh)
 
 
 def test_a_failed_count_leaves_no_charge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,8 @@ FORGET_MAX: Final = 1_000_000
 _READ_ATTEMPTS: Final = 10
 _FOLDER_MODE: Final = 0o700
 _MANIFEST: Final = "manifest.sqlite"
+_MARKER: Final = "store.made"
+"""Says that a manifest was here: without it a lost manifest would look like a new store."""
 
 _Answer = TypeVar("_Answer")
 
@@ -114,8 +116,8 @@ class EmbeddedStore:
 
     @staticmethod
     def exists(root: Path) -> bool:
-        """Whether a store is in a folder."""
-        return Manifest.exists(root / _MANIFEST)
+        """Whether a store was made in a folder, be its manifest there or lost."""
+        return (root / _MARKER).exists() or Manifest.exists(root / _MANIFEST)
 
     def apply(self, batch: EventBatch) -> Applied:
         """Folds a batch in; see `ActivityStore.apply`.
@@ -216,6 +218,11 @@ class EmbeddedStore:
             found = manifest.closed_days(day_number(first), day_number(last))
             return frozenset(day_date(day) for day in found)
 
+    def has_closed_days(self) -> bool:
+        """Whether any day was ever marked as released."""
+        with self._looking() as manifest:
+            return manifest.has_closed_days()
+
     def forget(
         self,
         pseudonyms: Sequence[int],
@@ -302,12 +309,22 @@ class EmbeddedStore:
             return
         try:
             if not Manifest.exists(self._path):
+                self._refuse_a_lost_manifest()
                 Manifest.create(self._path, self._sealer)
+            _mark_made(self._root / _MARKER)
             manifest = Manifest(self._path, self._sealer, read_only=False)
             with contextlib.closing(manifest):
                 remove_orphans(manifest, self._files)
         finally:
             self._release()
+
+    def _refuse_a_lost_manifest(self) -> None:
+        """An empty manifest beside what a store left would make everything in it an orphan."""
+        if (self._root / _MARKER).exists() or self._files.names():
+            raise StoreCorruptError(
+                f"Expected the manifest of the activity store at {self._path}, found none that is "
+                "complete. Restore it from a backup; nothing was changed."
+            )
 
     def _acquire(self) -> tuple[Manifest, Upkeep]:
         """The writing side; takes the writer's lock on the first call."""
@@ -482,3 +499,15 @@ def _translated() -> Iterator[None]:
         raise StoreCorruptError(
             f"Expected an intact manifest, found: {error}.", file="manifest.sqlite"
         ) from error
+
+
+def _mark_made(marker: Path) -> None:
+    """Writes the marker once, durably."""
+    if marker.exists():
+        return
+    handle = os.open(marker, os.O_WRONLY | os.O_CREAT, 0o600)
+    os.fsync(handle)
+    os.close(handle)
+    folder = os.open(marker.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)

@@ -247,6 +247,10 @@ class Manifest:
         """Marks a day as released."""
         self._db.execute("INSERT OR IGNORE INTO closed_days VALUES (?)", (day,))
 
+    def has_closed_days(self) -> bool:
+        """Whether any day is marked as released."""
+        return self._db.execute("SELECT 1 FROM closed_days LIMIT 1").fetchone() is not None
+
     def closed_days(self, first: int, last: int) -> list[int]:
         """The released day numbers of a range."""
         rows = self._db.execute(

@@ -89,6 +89,9 @@ class ActivityStore(Protocol):
     def closed_days(self, first: dt.date, last: dt.date) -> frozenset[dt.date]:
         """The days of a range that were marked as released."""
 
+    def has_closed_days(self) -> bool:
+        """Whether any day was ever marked as released."""
+
     def forget(
         self,
         pseudonyms: Sequence[int],

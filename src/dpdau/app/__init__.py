@@ -7,6 +7,7 @@ over HTTP, and a front cannot tell which it has.
 from dpdau.app.product import App, create
 from dpdau.app.verbs import Verbs
 from dpdau.app.wiring import (
+    checked_terms,
     ingest_rules,
     migrate_ledger,
     restore_ledger,
@@ -17,6 +18,7 @@ from dpdau.app.wiring import (
 __all__ = [
     "App",
     "Verbs",
+    "checked_terms",
     "create",
     "ingest_rules",
     "migrate_ledger",

@@ -14,14 +14,15 @@ from dpdau.accounting.budget import Budget, fits
 from dpdau.activity import erasure
 from dpdau.activity.store import ActivityStore
 from dpdau.app.wiring import (
+    checked_terms,
     ingest_rules,
     open_keyring,
+    open_ledger,
     open_store,
     report_terms,
     secret_of,
     sketch_impl,
     system_clock,
-    terms,
 )
 from dpdau.datadir import DataDir, DataDirUse
 from dpdau.domain import (
@@ -86,8 +87,13 @@ class App:
         self._held = held
         self._unsafe_debug = unsafe_debug
         self._purged_on: dt.date | None = None
-        self._terms = terms(settings)
-        self.calendar = Calendar(zone=settings.zone, grace_hours=settings.GRACE_HOURS, clock=clock)
+        self._terms = checked_terms(settings)
+        self.calendar = Calendar(
+            zone=settings.zone,
+            grace_hours=settings.GRACE_HOURS,
+            clock=clock,
+            retention_days=settings.RETENTION_DAYS,
+        )
         self._releaser = Releaser(
             store=store,
             ledger=ledger,
@@ -137,11 +143,11 @@ class App:
                 use: DataDirUse = folder.own(serve_at) if serve_at else folder.use()
                 held.append(use)
             keyring = open_keyring(folder, secret, clock=clock)
-            ledger = Ledger(settings.ledger_url, mark_path=folder.mark, clock=clock)
-            held.append(ledger)
             store = open_store(folder, keyring, clock=clock, read_only=read_only)
             held.append(store)
-            return cls(
+            ledger = open_ledger(settings, folder, store, clock=clock)
+            held.append(ledger)
+            app = cls(
                 settings=settings,
                 store=store,
                 ledger=ledger,
@@ -153,6 +159,9 @@ class App:
                 unsafe_debug=unsafe_debug,
                 reported=reported,
             )
+            if serve_at:
+                app._purge_if_due()
+            return app
         except BaseException:
             _close_all(held)
             raise
@@ -277,9 +286,7 @@ class App:
         receipt = erasure.erase(
             self._store, self._pseudonymizer().one(user_id), clock=self.calendar.clock
         )
-        self.ledger.audit_event(
-            "operator", "erase", {"erasure_id": receipt.erasure_id, "days": receipt.days_touched}
-        )
+        self.ledger.audit_event("operator", "erase", {"erasure_id": receipt.erasure_id})
         if self.metrics is not None:
             self.metrics.erasures.inc()
         return receipt
@@ -364,7 +371,7 @@ class App:
         for metric in Metric:
             asked = self._question(metric, today, None, None)
             plan = promises.on_demand(asked, edition=0, terms=self._terms)
-            self._statements.report([plan.charge.dp_event])
+            self._statements.report([plan.charge.dp_event], self.settings.exact("DELTA"))
         self._releaser.noise.discrete_laplace(1.0, 1)
         self._releaser.noise.discrete_gaussian(1.0, 1)
 
@@ -397,9 +404,7 @@ class App:
     ) -> Question:
         if segment is not None and segment.dimension not in self.settings.DIMENSIONS:
             known = ", ".join(self.settings.DIMENSIONS) or "none is declared"
-            raise InvalidPlanError(
-                f"Expected a declared dimension ({known}), found {segment.dimension!r}."
-            )
+            raise InvalidPlanError(f"Expected a segment of a declared dimension ({known}).")
         return promises.question(
             metric,
             day,
@@ -444,7 +449,7 @@ def _metric(name: str) -> Metric:
         return Metric(name)
     except ValueError:
         known = ", ".join(Metric)
-        raise InvalidPlanError(f"Expected a metric ({known}), found {name!r}.") from None
+        raise InvalidPlanError(f"Expected a metric of {known}, found another word.") from None
 
 
 def _close_all(held: Sequence[SupportsClose]) -> None:

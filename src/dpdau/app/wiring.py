@@ -2,21 +2,36 @@
 
 import datetime as dt
 from pathlib import Path
+from typing import Final
 
+from dpdau import plan as promises
 from dpdau.activity.embedded import EmbeddedStore
+from dpdau.activity.store import ActivityStore
+from dpdau.activity.upkeep import StoreLimits
 from dpdau.datadir import DataDir
 from dpdau.domain import (
     Clock,
     Metric,
 )
-from dpdau.errors import InvalidSettingError, SecretMismatchError
+from dpdau.errors import (
+    InvalidPlanError,
+    InvalidSettingError,
+    LedgerCorruptError,
+    SecretMismatchError,
+    UnsupportedMechanismError,
+)
 from dpdau.ingest.event import Fields, Rules
 from dpdau.ledger import ledger as ledgers
 from dpdau.ledger.audit import AuditReport
+from dpdau.ledger.engine import ledger_path
+from dpdau.ledger.ledger import Ledger
 from dpdau.ledger.statement import ReportTerms
 from dpdau.plan import PrivacyTerms
 from dpdau.pseudonym import Keyring, parse_secret
 from dpdau.settings import Settings
+
+WRITER_WAIT_SECONDS: Final = 15.0
+_ANY_DAY: Final = dt.date(2000, 1, 1)
 
 
 def system_clock() -> dt.datetime:
@@ -40,6 +55,28 @@ def terms(settings: Settings) -> PrivacyTerms:
         delta=settings.exact("DELTA"),
         mau_window_days=settings.MAU_WINDOW_DAYS,
     )
+
+
+def checked_terms(settings: Settings) -> PrivacyTerms:
+    """The terms, after every mechanism and budget was built from them once.
+
+    Raises:
+        InvalidSettingError: One line that names the settings that do not go together.
+    """
+    found = terms(settings)
+    for metric in Metric:
+        try:
+            asked = promises.question(
+                metric, _ANY_DAY, window_days=None, segment=None, timezone="UTC", terms=found
+            )
+            plan = promises.on_demand(asked, edition=0, terms=found)
+            plan.budget.guarantee()
+        except (InvalidPlanError, UnsupportedMechanismError) as error:
+            name = metric.name
+            raise InvalidSettingError(
+                f"EPSILON_{name}, {name}_BUDGET_TOTAL or DELTA is out of range: {error.message}"
+            ) from None
+    return found
 
 
 def report_terms(settings: Settings) -> ReportTerms:
@@ -118,7 +155,31 @@ def open_store(
     key = keyring.store_key()
     if read_only and not EmbeddedStore.exists(folder.activity):
         EmbeddedStore(folder.activity, store_key=key, clock=clock).close()
-    return EmbeddedStore(folder.activity, store_key=key, clock=clock, read_only=read_only)
+    return EmbeddedStore(
+        folder.activity,
+        store_key=key,
+        clock=clock,
+        read_only=read_only,
+        limits=StoreLimits(lock_wait_seconds=WRITER_WAIT_SECONDS),
+    )
+
+
+def open_ledger(
+    settings: Settings, folder: DataDir, store: ActivityStore, *, clock: Clock
+) -> Ledger:
+    """The ledger; made only where nothing was released from this activity yet.
+
+    Raises:
+        LedgerCorruptError: Days were released, and neither a ledger nor its mark is there: a new
+            ledger would refund what was spent.
+    """
+    path = ledger_path(settings.ledger_url)
+    if not path.exists() and not folder.mark.exists() and store.has_closed_days():
+        raise LedgerCorruptError(
+            f"Expected the ledger of the days that were released, found none at {path}. Put it "
+            "back, or restore a backup; a new ledger would refund what was spent."
+        )
+    return Ledger(settings.ledger_url, mark_path=folder.mark, clock=clock)
 
 
 def open_keyring(

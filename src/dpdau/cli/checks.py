@@ -38,7 +38,10 @@ def run_check(name: str) -> Finding:
 
 
 def _settings() -> tuple[str, str]:
+    from dpdau.app import checked_terms
+
     loaded = settings()
+    checked_terms(loaded)
     return "ok", f"readable; zone {loaded.TIMEZONE}, policy {loaded.RELEASE_POLICY}"
 
 

@@ -204,7 +204,7 @@ def exact(
     windows = {
         Metric.DAU: 1,
         Metric.WAU: WAU_WINDOW_DAYS,
-        Metric.MAU: window or settings().MAU_WINDOW_DAYS,
+        Metric.MAU: settings().MAU_WINDOW_DAYS if window is None else window,
     }
     asked = {metric: windows[metric] for metric in parse_metrics(metrics)}
     start = parse_day(first)
@@ -278,4 +278,6 @@ def _write_snapshot(bodies: list[dict[str, object]]) -> None:
     from dpdau.datadir import DataDir
 
     folder: Path = DataDir(settings().DATA_DIR).create().reports
-    (folder / "budget-snapshot.json").write_text(json.dumps(bodies, indent=2) + "\n", "utf-8")
+    target = folder / "budget-snapshot.json"
+    target.touch(mode=0o600)
+    target.write_text(json.dumps(bodies, indent=2) + "\n", "utf-8")

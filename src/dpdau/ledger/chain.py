@@ -60,6 +60,13 @@ def read_head(connection: Connection) -> Head:
     return Head(0, GENESIS_HASH) if row is None else Head(row.seq, row.hash)
 
 
+def hash_at(connection: Connection, seq: int) -> str | None:
+    """The hash of an entry, or None where the chain is shorter."""
+    statement = select(entries.c.hash).where(entries.c.seq == seq)
+    found: str | None = connection.execute(statement).scalar_one_or_none()
+    return found
+
+
 class Chain:
     """The writing end of the chain for one transaction, which must hold the write lock.
 

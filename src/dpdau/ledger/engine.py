@@ -63,6 +63,10 @@ def ledger_path(url: str) -> Path:
             "Expected a ledger URL as sqlite:///PATH, found a URL of "
             f"{parsed.get_backend_name()!r} that names no file here."
         )
+    if parsed.query:
+        raise InvalidSettingError(
+            "Expected a ledger URL as sqlite:///PATH, found one with options."
+        )
     return Path(str(parsed.database))
 
 

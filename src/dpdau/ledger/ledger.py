@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from dpdau.accounting.budget import Budget
+from dpdau.accounting.budget import ALLOWANCES_MAX, Budget
 from dpdau.domain import Clock, Metric, Release, Segment, Window
+from dpdau.errors import InvalidPlanError
 from dpdau.ledger import backup as backups
 from dpdau.ledger import schema
 from dpdau.ledger.audit import AuditReport, verify
@@ -197,10 +198,15 @@ class Ledger:
 
         Returns:
             The allowances that the budget has now.
+
+        Raises:
+            InvalidPlanError: It has `ALLOWANCES_MAX` already.
         """
         budget_id = budget_id_of(metric, period)
 
         def unit(chain: Chain) -> int:
+            if count_allowances(chain.connection, budget_id) >= ALLOWANCES_MAX:
+                raise InvalidPlanError(f"Expected at most {ALLOWANCES_MAX} allowances in a month.")
             row = {"budget_id": budget_id, "actor": actor, "reason": reason, "at": chain.at}
             chain.append("grant", row)
             allowances = count_allowances(chain.connection, budget_id)

@@ -13,7 +13,10 @@ from dpdau.ledger.ledger import Ledger
 
 @dataclass(frozen=True, slots=True)
 class ReportTerms:
-    """What the reported figures are computed at; none of it changes what is enforced."""
+    """What the reported figures are computed at; none of it changes what is enforced.
+
+    `delta` is for budgets that have none of their own; the others are reported at theirs.
+    """
 
     delta: Fraction
     rdp_orders: tuple[int, ...]
@@ -42,7 +45,8 @@ class Statements:
         """
         state = self.ledger.budget_state(budget)
         held = state.budget
-        told = self.report(state.events) if self.reported else None
+        delta = held.delta or self.terms.delta
+        told = self.report(state.events, delta) if self.reported else None
         cap_epsilon, cap_delta = held.guarantee()
         return BudgetBlock(
             metric=held.metric,
@@ -59,16 +63,17 @@ class Statements:
             advanced_epsilon=told.advanced_epsilon if told else None,
             advanced_delta=told.advanced_delta if told else float(self.terms.advanced_delta),
             pld_epsilon=told.pld_epsilon if told else None,
+            reported_delta=float(delta),
             rho_spent=str(state.spent.rho),
             release_count=state.release_count,
             policy=self.terms.policy,
         )
 
-    def report(self, events: Iterable[DpEvent]) -> Report:
+    def report(self, events: Iterable[DpEvent], delta: Fraction) -> Report:
         """What several accountants say of some charges; the first call takes seconds."""
         return report(
             events,
-            delta=self.terms.delta,
+            delta=delta,
             rdp_orders=self.terms.rdp_orders,
             advanced_delta=self.terms.advanced_delta,
         )

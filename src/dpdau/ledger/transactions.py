@@ -16,10 +16,10 @@ from dpdau.domain import Clock
 from dpdau.errors import LedgerCorruptError
 from dpdau.ledger import schema
 from dpdau.ledger.canonical import instant_text
-from dpdau.ledger.chain import Chain, Head, read_head
+from dpdau.ledger.chain import Chain, Head, hash_at, read_head
 from dpdau.ledger.engine import Database
 from dpdau.ledger.mark import HighWaterMark, Mark
-from dpdau.ledger.tables import entries, identity, probe
+from dpdau.ledger.tables import identity, probe
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class Transactions:
         self.mark = HighWaterMark(mark_path, timeout_seconds=busy_timeout_seconds)
         self.database = Database(url, busy_timeout_seconds=busy_timeout_seconds)
         self._covered_lock = threading.Lock()
-        self._covered_seq = 0
+        self._covered = Head(seq=0, hash="")
         try:
             self.ledger_id = self._open()
         except BaseException:
@@ -55,6 +55,7 @@ class Transactions:
 
         def unit(connection: Connection) -> tuple[T, Head]:
             chain = Chain(connection, at=self.clock())
+            self._require_same_history(connection, chain.head)
             return work(chain), chain.head
 
         result, head = self.database.run(name, unit)
@@ -63,9 +64,13 @@ class Transactions:
 
     def read(self, name: str, work: Callable[[Connection], T]) -> T:
         """Runs one read snapshot; moves the mark up to it before the result is handed out."""
-        result, head = self.database.run(
-            name, lambda connection: (work(connection), read_head(connection)), write=False
-        )
+
+        def unit(connection: Connection) -> tuple[T, Head]:
+            head = read_head(connection)
+            self._require_same_history(connection, head)
+            return work(connection), head
+
+        result, head = self.database.run(name, unit, write=False)
         self._cover(head)
         return result
 
@@ -87,11 +92,26 @@ class Transactions:
 
     def _cover(self, head: Head) -> None:
         """Moves the mark up to a head that is committed."""
-        if head.seq <= self._covered_seq:
+        if head.seq <= self._covered.seq:
             return
         self.mark.advance(Mark(self.ledger_id, head.seq, head.hash))
         with self._covered_lock:
-            self._covered_seq = max(self._covered_seq, head.seq)
+            if head.seq > self._covered.seq:
+                self._covered = head
+
+    def _require_same_history(self, connection: Connection, head: Head) -> None:
+        """Refuses a file that was put in the ledger's place while it is open.
+
+        Raises:
+            LedgerCorruptError: What this process has seen is not in the file.
+        """
+        seen = self._covered
+        if seen.seq and (head.seq < seen.seq or hash_at(connection, seen.seq) != seen.hash):
+            raise LedgerCorruptError(
+                f"Expected the ledger to go on from entry {seen.seq}, found another history that "
+                f"ends at {head.seq}: the file was replaced while it was open. Stop, and put the "
+                "newest ledger back."
+            )
 
     def _open(self) -> str:
         """Checks the ledger against its mark, then migrates it, then moves the mark to its head."""
@@ -111,7 +131,7 @@ class Transactions:
                 self.database.run("migrate", self._migrate)
             ledger_id, head = self.database.run("identify", _identify, write=False)
             self.mark.move(Mark(ledger_id, head.seq, head.hash))
-            self._covered_seq = head.seq
+            self._covered = head
             return ledger_id
 
     def _migrate(self, connection: Connection) -> None:
@@ -135,8 +155,7 @@ class Transactions:
             raise self._foreign(str(found), mark)
         if head.seq < mark.seq:
             raise self._older(head, mark)
-        at_mark = select(entries.c.hash).where(entries.c.seq == mark.seq)
-        if connection.execute(at_mark).scalar_one_or_none() != mark.hash:
+        if hash_at(connection, mark.seq) != mark.hash:
             raise self._rewritten(mark)
 
     def _missing(self, mark: Mark) -> LedgerCorruptError:

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from dpdau.domain import Scope
+from dpdau.errors import LedgerCorruptError
 from dpdau.ledger import AuditReport, Ledger
 from dpdau.ledger.audit import FINDINGS_MAX
+from dpdau.ledger.budgets import state_of
 from dpdau.ledger.chain import Entry, row_digest
 from dpdau.ledger.tables import KINDS
 from simulation.ledger_cases import (
@@ -239,7 +241,11 @@ def test_spending_is_judged_at_each_moment(folder: Path) -> None:
     """A grant that came later does not excuse what was over the cap before it."""
     ledger = open_ledger(folder)
     report = Forger(ledger, folder).rewrite("UPDATE budgets SET epsilon = '1/2'")
-    state = ledger.budget_state(budget())
+    # The ledger itself no longer reads a history that was rewritten under it.
+    with pytest.raises(LedgerCorruptError, match="another history"):
+        ledger.budget_state(budget())
+    database = ledger._transactions.database
+    state = database.run("state", lambda connection: state_of(connection, budget()), write=False)
     ledger.close()
 
     assert state.spent.epsilon <= state.cap.epsilon

@@ -35,6 +35,7 @@ def test_a_pure_budget_adds_up(tmp_path: Path) -> None:
         block.epsilon_remaining,
         block.release_count,
     )
+    assert (0.0, 1e-6) == (block.delta, block.reported_delta)
     assert block.pld_epsilon <= 0.6
     assert block.advanced_epsilon <= 0.6
     assert [2, 4, 8, 16, 32] == [order for order, _ in block.rdp_curve]
