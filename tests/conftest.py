@@ -12,6 +12,7 @@ from dpdau.settings import Settings
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
 
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What only draws, kills or recounts is run without tracing, which would double its time."""
     for item in items:
@@ -19,6 +20,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.no_cover)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    """Where everything is required, as in continuous integration, a skip is a failure."""
+    report = yield
+    if report.skipped and _EVERYTHING_IS_REQUIRED and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped where DPDAU_REQUIRE_ALL is set: {report.longrepr}"
+    return report
+
+
+_EVERYTHING_IS_REQUIRED = bool(os.environ.get("DPDAU_REQUIRE_ALL"))
 NOW = dt.datetime(2026, 3, 15, 12, 0, tzinfo=dt.UTC)
 
 

@@ -5,7 +5,7 @@ planted bug. Every check builds what it checks when it is called, so that a patc
 it sees.
 
 False alarms: 20,000 draws a law; chi-square at 1e-8, correlation and coverage at 5.6 standard
-errors (2e-8), neighbouring releases at 1e-7. All checks together raise one in well under 1e-6 runs.
+errors (2e-8), neighboring releases at 1e-7. All checks together raise one in well under 1e-6 runs.
 """
 
 import math
@@ -171,7 +171,7 @@ def stddev_is_exact() -> None:
 
 
 def sensitivity_is_exact() -> None:
-    """Noise off, neighbours differ by no more than the cost allows: Δ/scale ≤ ε, Δ²/2σ² ≤ ρ."""
+    """Noise off, neighbors differ by no more than the cost allows: Δ/scale ≤ ε, Δ²/2σ² ≤ ρ."""
     for case in (laplace("0.3"), laplace("1", 2), gaussian("1"), gaussian("0.5", 3)):
         mechanism = case.mechanism
         for value in (0, 1, 10, 2**61):
@@ -207,7 +207,7 @@ def second_step_is_refused() -> None:
 
 
 def neighbors_are_hidden() -> None:
-    """Releases of neighbours: a black-box lower bound on the loss stays below the claim."""
+    """Releases of neighbors: a black-box lower bound on the loss stays below the claim."""
     for case in (laplace("1"), laplace("0.3"), laplace("1", 2)):
         epsilon, _ = _neighbors(case)
         claim = float(case.mechanism.epsilon)

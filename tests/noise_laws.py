@@ -42,7 +42,7 @@ def stddev(folded: Floats) -> float:
 
 
 def chi_square_p(draws: Sequence[int], folded: Floats, cells: int = 64) -> float:
-    """P-value of Pearson's test; neighbouring integers are pooled to about equal cells."""
+    """P-value of Pearson's test; neighboring integers are pooled to about equal cells."""
     x, p = signed(folded)
     edges = np.unique(np.searchsorted(np.cumsum(p), np.arange(1, cells) / cells))
     cell_of = np.searchsorted(x[edges], x, side="left")
@@ -83,7 +83,7 @@ def share_bounds(successes: int, trials: int, alpha: float) -> tuple[float, floa
 def losses_lower_bound(
     ours: Sequence[int], theirs: Sequence[int], alpha: float
 ) -> tuple[float, float]:
-    """Lower bounds on ε (pure) and on KL divergence (so on ρ) from releases of two neighbours.
+    """Lower bounds on ε (pure) and on KL divergence (so on ρ) from releases of two neighbors.
 
     Looks at the events "at most t" and "above t" for nine quantiles t, each seen from both sides;
     Clopper-Pearson bounds, shared out so that all hold together with probability 1 - alpha.

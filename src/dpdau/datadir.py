@@ -95,7 +95,7 @@ class DataDir:
             url = _owner(handle)
             os.close(handle)
             who = f"the service at {url}" if url else "another command"
-            hint = f"; pass --url {url} to speak to it" if url else "; wait for it to end"
+            hint = f"; a command can speak to it with --url {url}" if url else "; wait for its end"
             raise DataDirInUseError(f"{self.root} is in use by {who}{hint}.", url=url) from None
         return handle
 

@@ -49,6 +49,25 @@ def day_date(number: int) -> dt.date:
     return dt.date.fromordinal(int(number) + _EPOCH)
 
 
+def parse_day(text: str) -> dt.date:
+    """Reads YYYY-MM-DD, and nothing else that could be taken for a day.
+
+    Raises:
+        InvalidPlanError: It is no such day.
+
+    Example:
+        >>> parse_day("2026-02-03")
+        datetime.date(2026, 2, 3)
+    """
+    try:
+        day = dt.date.fromisoformat(text)
+    except ValueError:
+        day = None
+    if day is None or text != day.isoformat():
+        raise InvalidPlanError("Expected a day as YYYY-MM-DD, found something else.")
+    return day
+
+
 def month_of(day: dt.date) -> str:
     """The calendar month of a day, the period of every budget.
 
@@ -75,7 +94,7 @@ class Metric(StrEnum):
 
 
 class Unit(StrEnum):
-    """The privacy unit: what is added or removed between neighbours."""
+    """The privacy unit: what is added or removed between neighbors."""
 
     USER = "user"
 
@@ -91,7 +110,7 @@ class Scope(StrEnum):
 
 
 class NeighboringRelation(StrEnum):
-    """How two neighbouring streams differ."""
+    """How two neighboring streams differ."""
 
     ADD_OR_REMOVE_ONE = "add_or_remove_one"
 

@@ -30,8 +30,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from dpdau.errors import InvalidSettingError
 
 CONFIG_FILE: Final = Path("dpdau.toml")
+_NOT_YET: Final = frozenset({"PLAN_EPSILON", "PLAN_DELTA", "W_BOUND", "SKETCH_K"})
+"""Privacy settings of a later version: who sets one must not believe that it holds."""
 _OWN_NAMES: Final = re.compile(r"^(EPSILON_\w+|HASH_SALT_\w+|\w+_BUDGET_TOTAL)$")
 _KNOWN_DEFAULTS: Final = ("{{", "changeme", "change-me", "placeholder", "example", "your-api-key")
+API_KEY_LENGTH_MIN: Final = 16
 _NAME_OF_DIMENSION: Final = re.compile(r"^[a-z][a-z0-9_]{0,63}$")
 
 
@@ -63,8 +66,12 @@ def _rising_orders(orders: tuple[int, ...]) -> tuple[int, ...]:
     return orders
 
 
-def _no_known_default(key: SecretStr | None) -> SecretStr | None:
-    text = "" if key is None else key.get_secret_value().lower()
+def _usable_key(key: SecretStr | None) -> SecretStr | None:
+    if key is None:
+        return None
+    text = key.get_secret_value().lower()
+    if len(text) < API_KEY_LENGTH_MIN:
+        raise ValueError(f"expected {API_KEY_LENGTH_MIN} characters or more, found {len(text)}")
     if any(word in text for word in _KNOWN_DEFAULTS):
         raise ValueError("found a known default; run `dpdau init` to make a key")
     return key
@@ -84,10 +91,8 @@ class Settings(BaseSettings):
     DATA_DIR: Path = Field(
         Path("data"), description="Folder of the activity store, ledger, keyring and reports."
     )
-    SERVICE_API_KEY: Annotated[SecretStr | None, AfterValidator(_no_known_default)] = Field(
-        None,
-        description="Bootstrap admin API key of the service; 16 characters or more.",
-        min_length=16,
+    SERVICE_API_KEY: Annotated[SecretStr | None, AfterValidator(_usable_key)] = Field(
+        None, description="Bootstrap admin API key of the service; 16 characters or more."
     )
     HASH_SALT_SECRET: SecretStr | None = Field(
         None,
@@ -260,11 +265,13 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _refuse_unknown_environment() -> None:
     """A misspelled name of ours in the environment would otherwise turn nothing."""
     for name in os.environ:
-        if _OWN_NAMES.match(name):
+        if name in _NOT_YET or _OWN_NAMES.match(name):
             _refuse_unknown(name, "environment: ")
 
 
 def _refuse_unknown(name: str, where: str) -> None:
+    if name in _NOT_YET:
+        raise InvalidSettingError(f"{where}{name} is not read by this version.", setting=name)
     if name not in Settings.model_fields:
         close = difflib.get_close_matches(name, Settings.model_fields, n=1)
         hint = f"; did you mean {close[0]}?" if close else "."

@@ -305,7 +305,7 @@ def test_questions_are_found_by_window_and_segment(ledger: Ledger) -> None:
 
 
 def test_series_gives_the_newest_of_each_day(ledger: Ledger) -> None:
-    """A series has one release for each metric and day, in day order, of one population."""
+    """A series has one release for each metric, window and day, of one population."""
     later = DAY + dt.timedelta(days=1)
     ios = Segment("platform", "ios")
     for name, made in {
@@ -319,11 +319,20 @@ def test_series_gives_the_newest_of_each_day(ledger: Ledger) -> None:
     }.items():
         ledger.step(request(name), lambda made=made: made)
 
-    windows = {Metric.DAU: 1, Metric.MAU: 30}
+    metrics = [Metric.DAU, Metric.MAU]
 
-    assert ["e", "c", "a"] == [one.plan_id for one in ledger.series(windows, DAY, later)]
-    assert ["f"] == [one.plan_id for one in ledger.series(windows, DAY, later, ios)]
-    assert [] == ledger.series({}, DAY, later)
+    assert ["e", "d", "c", "a"] == [one.plan_id for one in ledger.series(metrics, DAY, later)]
+    assert ["f"] == [one.plan_id for one in ledger.series(metrics, DAY, later, ios)]
+    assert [] == ledger.series([], DAY, later)
+
+
+def test_a_grant_has_a_reason(ledger: Ledger) -> None:
+    """A grant without a reason is refused and leaves no trace."""
+    for reason in ("", "  "):
+        with pytest.raises(InvalidPlanError):
+            ledger.grant("dau", "2026-01", actor="operator", reason=reason)
+
+    assert () == ledger.audit_log()
 
 
 def test_audit_log_keeps_facts_from_an_instant_on(ledger: Ledger) -> None:

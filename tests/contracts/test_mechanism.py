@@ -180,7 +180,7 @@ def test_the_published_stddev_is_that_of_the_law() -> None:
 
 
 def test_neighbors_differ_by_no_more_than_was_claimed() -> None:
-    """With noise off, Δ/scale ≤ ε and Δ²/2σ² ≤ ρ hold exactly over neighbouring counts."""
+    """With noise off, Δ/scale ≤ ε and Δ²/2σ² ≤ ρ hold exactly over neighboring counts."""
     checks.sensitivity_is_exact()
 
 

@@ -114,7 +114,7 @@ def test_counts_equal_an_independent_recount(
     reports = [
         sum(
             (
-                ingest(one.decoded, store=store, pseudonymizer=users, position=one.position)
+                ingest(one.decoded, store=store, pseudonymizer=users, batch_id=f"data:{one.number}")
                 for one in reader(rules=RULES)
             ),
             IngestReport(),

@@ -2,18 +2,23 @@
 
 import json
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import generate_latest
 
 from dpdau.api.auth import RATE_LIMIT
 from dpdau.app import App
 from dpdau.domain import Scope
 from dpdau.errors import OUTCOMES
+from dpdau.settings import Settings
 from dpdau.telemetry import Metrics
 from in_process import service
 from products import API_KEY, DAY, event, product
@@ -26,7 +31,7 @@ CODES_OF_THE_FRAMEWORK = {"method_not_allowed", "internal"}
 def app(tmp_path: Path) -> Iterator[App]:
     """A product that counts, with room for one DAU release."""
     with product(tmp_path, DAU_BUDGET_TOTAL=0.3, DIMENSIONS="platform") as opened:
-        opened.metrics = Metrics(CollectorRegistry())
+        opened.metrics = Metrics()
         yield opened
 
 
@@ -48,7 +53,6 @@ def requests() -> list[tuple[str, str, dict[str, Any]]]:
         ("POST", "/events", {"content": CANARY, "headers": {"Content-Encoding": CANARY} | ndjson}),
         ("POST", "/events", {"content": f"{CANARY} " * 5000, "headers": ndjson}),
         ("POST", "/events", {"json": [], "headers": {"Idempotency-Key": CANARY * 20}}),
-        ("POST", "/events", {"json": [], "headers": {"Batch-Position": CANARY}}),
         ("DELETE", f"/users/{CANARY}", {}),
         ("DELETE", f"/users/{CANARY}/", {}),
         ("DELETE", f"/users/{CANARY * 20}", {}),
@@ -65,10 +69,15 @@ def requests() -> list[tuple[str, str, dict[str, Any]]]:
         ("GET", "/mau", {"params": {"end": day, "fresh": CANARY}}),
         ("GET", "/series", {"params": {"from": CANARY, "to": CANARY, "metrics": CANARY}}),
         ("GET", "/series", {"params": {"from": day, "to": day, "metrics": CANARY}}),
+        ("GET", f"/dau/{day}", {"params": {"segment": CANARY}}),
+        ("GET", f"/dau/{day}", {"params": {"segment": f"{CANARY}={CANARY}"}}),
+        ("GET", "/series", {"params": {"from": day, "to": day, "segment": f"{CANARY}=x"}}),
         ("GET", "/budget/dau", {"params": {"day": CANARY}}),
+        ("GET", f"/budget/{CANARY}", {}),
         ("GET", "/releases", {"params": {"after": CANARY}}),
         ("GET", "/releases", {"params": {"limit": CANARY}}),
         ("GET", "/plans", {"params": {"after": CANARY}}),
+        ("POST", "/plans", {"json": plan}),
         ("POST", "/plans", {"json": {**plan, "metric": CANARY}}),
         ("POST", "/plans", {"json": {"metric": "dau", "day": CANARY, CANARY: CANARY}}),
         ("POST", "/plans", {"params": {"dry_run": CANARY}, "json": plan}),
@@ -96,7 +105,7 @@ def test_no_id_in_any_answer_log_or_metric(
         (None, RATE_LIMIT),
         (None, "1/hour"),
     ):
-        app.metrics = Metrics(CollectorRegistry())
+        app.metrics = Metrics()
         with service(app, key=key, rate_limit=rate, max_body_bytes=20_000) as http:
             answers += [http.request(method, path, **more) for method, path, more in requests()]
         metrics += generate_latest(app.metrics.registry).decode()
@@ -123,3 +132,84 @@ def test_every_refusal_has_one_shape_and_a_known_code(app: App) -> None:
             assert ["type", "title", "status", "code", "detail"] == list(body)[:5]
             assert body["code"] in known
             assert answer.status_code == body["status"]
+
+
+@pytest.fixture(scope="module")
+def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client of a service over an empty product, for requests that are refused."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name in Settings.model_fields]:
+            patch.delenv(name)
+        root = tmp_path_factory.mktemp("echo")
+        with product(root, DIMENSIONS="platform") as app, service(app) as client:
+            yield client
+
+
+def operations() -> list[tuple[str, str]]:
+    """Every operation of the published document."""
+    snapshot = Path(__file__).with_name("openapi.json")
+    paths = json.loads(snapshot.read_text("utf-8"))["paths"]
+    return [(path, method) for path, methods in paths.items() for method in methods]
+
+
+WORDS = st.text("abcdefghijklmnopqrstuvwxyz0123456789@.=:~-+ ", min_size=4, max_size=30).map(
+    lambda text: f"zq{text}qz"
+)
+FORMS = st.sampled_from(["{}", "{}=x", "x={}", "{}={}", "dau,{}", "2026-03-10{}"])
+HEADERS = ("X-API-Key", "Content-Type", "Content-Encoding", "Idempotency-Key", "User-Agent")
+
+
+def parameters(path: str, method: str) -> list[str]:
+    """The query parameters that an operation takes."""
+    snapshot = Path(__file__).with_name("openapi.json")
+    operation = json.loads(snapshot.read_text("utf-8"))["paths"][path][method]
+    return [one["name"] for one in operation.get("parameters", []) if one["in"] == "query"]
+
+
+@pytest.mark.parametrize(("path", "method"), operations())
+def test_no_refusal_repeats_the_request(http: httpx.Client, path: str, method: str) -> None:
+    """Whatever text is in path, query, header or body: no answer from 400 on has it, in any form.
+
+    A good value is put where the text is not, so that each parameter is reached.
+    """
+    good = {"from": DAY.isoformat(), "to": DAY.isoformat(), "end": DAY.isoformat()}
+    places = ["path", "unknown", "body", "member", "field", *HEADERS, *parameters(path, method)]
+
+    @given(word=WORDS, form=FORMS, place=st.sampled_from(places))
+    @settings(max_examples=30, derandomize=True, database=None)
+    def check(word: str, form: str, place: str) -> None:
+        text = form.replace("{}", word)
+        filled = {
+            "{metric}": "dau",
+            "{day}": DAY.isoformat(),
+            "{user_id}": "u",
+            "{erasure_id}": "e",
+        }
+        if place == "path":
+            filled = dict.fromkeys(filled, quote(text, safe=""))
+        parts = [filled.get(part, part) for part in path.split("/")]
+        headers = {"Content-Type": "application/json"}
+        params = {name: good[name] for name in parameters(path, method) if name in good}
+        body: Any = {"metric": "dau", "day": DAY.isoformat()}
+        if place in HEADERS:
+            headers[place] = text
+        elif place == "unknown":
+            params[text] = text
+        elif place == "body":
+            body = text
+        elif place == "member":
+            body[text] = text
+        elif place == "field":
+            body |= {"segment": text, "day": text}
+        elif place != "path":
+            params[place] = text
+        answer = http.request(
+            method, "/".join(parts), params=params, headers=headers, content=json.dumps(body)
+        )
+        if answer.status_code < 400:
+            return
+        shown = f"{answer.headers}{answer.text}{json.dumps(answer.json(), ensure_ascii=False)}"
+        assert word not in shown
+        assert quote(word, safe="") not in shown
+
+    check()

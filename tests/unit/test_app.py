@@ -10,6 +10,7 @@ import pytest
 from dpdau.app import App, create
 from dpdau.domain import Metric, Scope
 from dpdau.errors import (
+    BudgetExhaustedError,
     DataDirInUseError,
     InvalidEventError,
     InvalidPlanError,
@@ -144,12 +145,15 @@ def test_series_shows_what_is_released_in_day_order(tmp_path: Path) -> None:
         app.release(Metric.DAU, DAY)
         app.release(Metric.DAU, last_month)
         app.release(Metric.MAU, DAY, window_days=10)
+        app.release(Metric.MAU, DAY)
         found = app.series([Metric.DAU, Metric.MAU], dt.date(2026, 2, 1), DAY)
         with pytest.raises(InvalidPlanError):
             app.series([Metric.DAU], DAY, dt.date(2026, 2, 1))
 
-    assert [last_month, DAY] == [one.release.window.end for one in found]
-    assert ["2026-02", "2026-03"] == [one.budget.period for one in found]
+    assert [(last_month, 1), (DAY, 1), (DAY, 10), (DAY, 30)] == [
+        (one.release.window.end, one.release.window.days) for one in found
+    ]
+    assert ["2026-02", "2026-03"] == [one.budget.period for one in found[:2]]
     assert all(one.replayed for one in found)
 
 
@@ -181,6 +185,18 @@ def test_exact_counts_are_recorded_before_they_are_read(tmp_path: Path) -> None:
     assert [2] == table[Metric.DAU].tolist()
     assert ("exact_read", "a test") == (entry.action, entry.facts["reason"])
     assert "2" != str(entry.facts.get("exact"))
+
+
+def test_a_refusal_says_what_is_left_and_what_to_do(tmp_path: Path) -> None:
+    """The message has the cost, the remainder, the cap and the ways on; the facts the block."""
+    with product(tmp_path, DAU_BUDGET_TOTAL=0.5) as app:
+        app.release(Metric.DAU, DAY)
+        with pytest.raises(BudgetExhaustedError) as caught:
+            app.release(Metric.DAU, DAY - dt.timedelta(days=1))
+
+    for words in ("ε 0.3", "0.2 of ε 0.5", "2026-03", "reset-budget"):
+        assert words in caught.value.message
+    assert 0.2 == caught.value.facts["budget"]["epsilon_remaining"]
 
 
 def test_a_grant_adds_an_allowance_and_keeps_the_spending(tmp_path: Path) -> None:

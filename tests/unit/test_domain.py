@@ -20,6 +20,7 @@ from dpdau.domain import (
     day_date,
     day_number,
     month_of,
+    parse_day,
 )
 from dpdau.errors import InvalidPlanError
 
@@ -90,6 +91,25 @@ def test_day_numbers_and_dates_are_inverse() -> None:
     assert 0 == day_number(dt.date(1970, 1, 1))
     assert dt.date(1997, 3, 31) == day_date(day_number(dt.date(1997, 3, 31)))
     assert "1997-03" == month_of(dt.date(1997, 3, 31))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0",
+        "20260102",
+        "2026-W01-5",
+        "2026-1-2",
+        "2026-01-02T00:00:00",
+        " 2026-01-02",
+        "2026-02-30",
+    ],
+)
+def test_a_day_is_written_one_way(text: str) -> None:
+    """Only YYYY-MM-DD is a day; anything else could spend budget on a day nobody meant."""
+    with pytest.raises(InvalidPlanError):
+        parse_day(text)
 
 
 @pytest.mark.parametrize("days", [0, 65, -1])

@@ -91,6 +91,17 @@ def test_a_secret_never_stands_in_an_error_or_a_table(monkeypatch: pytest.Monkey
     assert "a-long-and-secret" not in repr(rows(loaded))
 
 
+@pytest.mark.parametrize("name", ["PLAN_EPSILON", "PLAN_DELTA", "W_BOUND", "SKETCH_K"])
+def test_a_privacy_setting_of_later_is_not_accepted_in_silence(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Nobody is left to believe that a setting holds which this version does not read."""
+    monkeypatch.setenv(name, "1")
+
+    with pytest.raises(InvalidSettingError, match="not read by this version"):
+        load()
+
+
 @pytest.mark.parametrize("name", ["EPSILON_DUA", "HASH_SALT_SECRETS", "DAY_BUDGET_TOTAL"])
 def test_a_misspelled_name_in_the_environment_is_refused(
     monkeypatch: pytest.MonkeyPatch, name: str

@@ -44,10 +44,18 @@ def test_a_private_noun_is_refused(value: object) -> None:
 
 def test_metrics_are_kept_per_registry() -> None:
     """Two registries do not share counters."""
-    from prometheus_client import CollectorRegistry
+    one, two = Metrics(), Metrics()
+    one.erasures.inc(5)
 
-    one, two = Metrics(CollectorRegistry()), Metrics(CollectorRegistry())
-    one.events.labels("accepted").inc(5)
+    assert 5 == one.registry.get_sample_value("dpdau_erasures_total")
+    assert 0 == two.registry.get_sample_value("dpdau_erasures_total")
 
-    assert 5 == one.registry.get_sample_value("dpdau_events_total", {"outcome": "accepted"})
-    assert two.registry.get_sample_value("dpdau_events_total", {"outcome": "accepted"}) is None
+
+def test_nothing_but_the_product_is_counted() -> None:
+    """The metrics are a closed list; none is of events, and none of the process."""
+    assert {
+        "dpdau_releases",
+        "dpdau_refusals",
+        "dpdau_erasures",
+        "dpdau_budget_spent_ratio",
+    } == {family.name for family in Metrics().registry.collect()}

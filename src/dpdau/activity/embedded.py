@@ -3,6 +3,7 @@
 ```text
 activity/
 ├── manifest.sqlite   which files count, small commits, batch ids, offsets, day states, receipts
+├── store.made        says that a manifest was here: a lost one is no new store
 ├── writer.lock       held by the one process that writes
 └── segments/*.seg    immutable sorted rows: masks, labels, seen event ids
 ```
@@ -28,7 +29,7 @@ from dpdau.activity.counting import PageLoader, windowed_counts
 from dpdau.activity.dictionary import NewLabels, label_run
 from dpdau.activity.history import History, Snapshot
 from dpdau.activity.labels import LABELS
-from dpdau.activity.manifest import Manifest
+from dpdau.activity.manifest import Manifest, mark_made, was_made
 from dpdau.activity.masks import MASKS
 from dpdau.activity.runs import Rows, Table, find, merge_runs
 from dpdau.activity.sealing import Sealer
@@ -55,8 +56,6 @@ FORGET_MAX: Final = 1_000_000
 _READ_ATTEMPTS: Final = 10
 _FOLDER_MODE: Final = 0o700
 _MANIFEST: Final = "manifest.sqlite"
-_MARKER: Final = "store.made"
-"""Says that a manifest was here: without it a lost manifest would look like a new store."""
 
 _Answer = TypeVar("_Answer")
 
@@ -117,7 +116,7 @@ class EmbeddedStore:
     @staticmethod
     def exists(root: Path) -> bool:
         """Whether a store was made in a folder, be its manifest there or lost."""
-        return (root / _MARKER).exists() or Manifest.exists(root / _MANIFEST)
+        return was_made(root) or Manifest.exists(root / _MANIFEST)
 
     def apply(self, batch: EventBatch) -> Applied:
         """Folds a batch in; see `ActivityStore.apply`.
@@ -311,7 +310,7 @@ class EmbeddedStore:
             if not Manifest.exists(self._path):
                 self._refuse_a_lost_manifest()
                 Manifest.create(self._path, self._sealer)
-            _mark_made(self._root / _MARKER)
+            mark_made(self._root)
             manifest = Manifest(self._path, self._sealer, read_only=False)
             with contextlib.closing(manifest):
                 remove_orphans(manifest, self._files)
@@ -320,7 +319,7 @@ class EmbeddedStore:
 
     def _refuse_a_lost_manifest(self) -> None:
         """An empty manifest beside what a store left would make everything in it an orphan."""
-        if (self._root / _MARKER).exists() or self._files.names():
+        if was_made(self._root) or self._files.names():
             raise StoreCorruptError(
                 f"Expected the manifest of the activity store at {self._path}, found none that is "
                 "complete. Restore it from a backup; nothing was changed."
@@ -499,15 +498,3 @@ def _translated() -> Iterator[None]:
         raise StoreCorruptError(
             f"Expected an intact manifest, found: {error}.", file="manifest.sqlite"
         ) from error
-
-
-def _mark_made(marker: Path) -> None:
-    """Writes the marker once, durably."""
-    if marker.exists():
-        return
-    handle = os.open(marker, os.O_WRONLY | os.O_CREAT, 0o600)
-    os.fsync(handle)
-    os.close(handle)
-    folder = os.open(marker.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)

@@ -30,6 +30,7 @@ UNSPLIT: Final = -1
 """The part of a file that holds one commit and is not yet cut by key."""
 _BUSY_TIMEOUT_SECONDS: Final = 5.0
 _KEY_CHECK: Final = "key check"
+_MARKER: Final = "store.made"
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
 CREATE TABLE segments (
@@ -334,3 +335,20 @@ class Manifest:
                 f"Expected {expected} to match the activity store, found that it was written"
                 " under another choice."
             ) from None
+
+
+def was_made(root: Path) -> bool:
+    """Whether a manifest was ever complete in a folder; a lost one is no new store."""
+    return (root / _MARKER).exists()
+
+
+def mark_made(root: Path) -> None:
+    """Writes down once, durably, that the manifest of a folder is complete."""
+    if was_made(root):
+        return
+    for path, flags in ((root / _MARKER, os.O_WRONLY | os.O_CREAT), (root, os.O_RDONLY)):
+        handle = os.open(path, flags, 0o600)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

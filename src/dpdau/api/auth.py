@@ -10,6 +10,7 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from fastapi import Request, Security
 from fastapi.security import APIKeyHeader
@@ -165,12 +166,14 @@ def _require_local(request: Request) -> None:
     """Without keys, a web page must not be able to spend: not by its origin, not by rebinding.
 
     Raises:
-        NotAuthenticatedError: The `Host` is not a loopback name, or the browser says that the
-            request was made by another site.
+        NotAuthenticatedError: The `Host` is not a loopback name, or the browser says by `Origin`
+            or `Sec-Fetch-Site` that the request was made by another site.
     """
     host = request.url.hostname or ""
     site = request.headers.get("sec-fetch-site", "")
-    if not is_loopback(host) or site in _FOREIGN_SITES:
+    origin = request.headers.get("origin")
+    foreign = origin is not None and not is_loopback(urlsplit(origin).hostname or "")
+    if foreign or not is_loopback(host) or site in _FOREIGN_SITES:
         raise NotAuthenticatedError(
             "Expected a request from this machine itself, as the service asks for no key."
         )

@@ -14,11 +14,15 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 CONTENT_SECURITY_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _HEADERS: Final = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "X-Frame-Options": "DENY"}
-_ASSETS: Final = {"dashboard.js": "text/javascript", "style.css": "text/css"}
+_ASSETS: Final = {
+    "dashboard.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+    "style.css": "text/css",
+}
 _DOCS_PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>dpdau API</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -41,6 +45,12 @@ async def get_dashboard() -> Response:
 async def get_script() -> Response:
     """The dashboard's script."""
     return _served("dashboard.js")
+
+
+@router.get("/assets/icon.svg")
+async def get_icon() -> Response:
+    """The icon of both pages."""
+    return _served("icon.svg")
 
 
 @router.get("/assets/style.css")

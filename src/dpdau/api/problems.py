@@ -21,6 +21,7 @@ from dpdau.errors import (
     InvalidPlanError,
     NotAuthenticatedError,
     RateLimitedError,
+    UnavailableError,
     outcome,
 )
 from dpdau.telemetry import Metrics, log
@@ -83,6 +84,12 @@ def problem_of(error: DpdauError) -> Problem:
     )
 
 
+def problem_of_status(status: int, *, headers: Mapping[str, str] | None = None) -> Problem:
+    """What a refusal below the product shows: nothing but the meaning of its status."""
+    detail = _HTTP_DETAILS.get(status, HTTPStatus(status).phrase)
+    return problem(status=status, code=_code_of(status), detail=detail, headers=headers)
+
+
 def internal_problem() -> Problem:
     """What a bug shows: nothing of what went wrong."""
     return problem(
@@ -124,14 +131,8 @@ def install(api: FastAPI, metrics: Metrics) -> None:
 
     async def on_http(request: Request, error: Exception) -> Problem:
         assert isinstance(error, HTTPException)
-        code = _code_of(error.status_code)
-        metrics.refusals.labels(code).inc()
-        return problem(
-            status=error.status_code,
-            code=code,
-            detail=_HTTP_DETAILS.get(error.status_code, HTTPStatus(error.status_code).phrase),
-            headers=error.headers,
-        )
+        metrics.refusals.labels(_code_of(error.status_code)).inc()
+        return problem_of_status(error.status_code, headers=error.headers)
 
     api.add_exception_handler(DpdauError, on_error)
     api.add_exception_handler(RequestValidationError, on_invalid)
@@ -140,12 +141,17 @@ def install(api: FastAPI, metrics: Metrics) -> None:
 
 _INTEGRITY_EXIT_CODE: Final = 6
 _HTTP_DETAILS: Final = {
+    400: "Expected a request in HTTP/1.1.",
     404: "There is no such route.",
     405: "The route does not take this method.",
     408: "The body did not arrive in time.",
+    431: "The head of the request is too large.",
+    503: "The service cannot write now.",
 }
 
 
 def _code_of(status: int) -> str:
     """The code of a refusal by the framework: its phrase in the form of the other codes."""
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return UnavailableError.code
     return re.sub(r"[^a-z]+", "_", HTTPStatus(status).phrase.lower())

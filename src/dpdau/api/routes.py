@@ -17,11 +17,13 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 
 from dpdau import __version__
 from dpdau.api.bodies import EVENT_FORMS, EVENTS_FORMS, PLAN_FORMS, BodyReader, form_of
 from dpdau.api.openapi import BODY_STATUSES, body_of, guarded, ref, refusals
-from dpdau.api.problems import question_error
+from dpdau.api.problems import RETRY_AFTER_SECONDS, question_error
+from dpdau.api.readiness import Readiness
 from dpdau.api.schemas import (
     AnswerShape,
     BudgetQuery,
@@ -48,7 +50,6 @@ from dpdau.errors import InvalidEventError, InvalidPlanError
 from dpdau.ingest.event import Form
 
 BATCH_ID_LENGTH_MAX: Final = 256
-POSITION_MAX: Final = 2**63 - 1
 CSV_COLUMNS: Final = (
     "metric",
     "day",
@@ -103,14 +104,6 @@ BatchId = Annotated[
         "again under the same id is taken once.",
     ),
 ]
-BatchPosition = Annotated[
-    str | None,
-    Header(
-        alias="Batch-Position",
-        description="In place of an Idempotency-Key, the place of the batch in its file, from 0: "
-        "the id is then made from the content.",
-    ),
-]
 
 
 @router.post(
@@ -129,13 +122,12 @@ async def post_event(
     app: Product,
     bodies: Reader,
     idempotency_key: BatchId = None,
-    batch_position: BatchPosition = None,
 ) -> Response:
     """Takes `{"event": {...}}` or `{"events": [...]}`."""
     form = form_of(request, EVENT_FORMS)
     async with bodies.slots:
         body = await bodies.read(request)
-        return await _ingest(app, body, form, idempotency_key, batch_position)
+        return await _ingest(app, body, form, idempotency_key)
 
 
 @router.post(
@@ -159,28 +151,22 @@ async def post_events(
     app: Product,
     bodies: Reader,
     idempotency_key: BatchId = None,
-    batch_position: BatchPosition = None,
 ) -> Response:
     """Takes a JSON array or NDJSON; gzip or zstd by Content-Encoding."""
     form = form_of(request, EVENTS_FORMS)
     async with bodies.slots:
         body = await bodies.read(request)
-        return await _ingest(app, body, form, idempotency_key, batch_position)
+        return await _ingest(app, body, form, idempotency_key)
 
 
-async def _ingest(
-    app: App, body: bytes, form: Form, batch_id: str | None, position: str | None
-) -> Response:
+async def _ingest(app: App, body: bytes, form: Form, batch_id: str | None) -> Response:
     """The shared body of the two routes."""
     if batch_id is not None and not 1 <= len(batch_id) <= BATCH_ID_LENGTH_MAX:
         raise InvalidEventError(
             f"Expected an Idempotency-Key of 1..{BATCH_ID_LENGTH_MAX} characters, "
             f"found {len(batch_id)}."
         )
-    place = None if position is None else _position(position)
-    report = await run_in_threadpool(
-        lambda: app.ingest(app.decode(body, form), batch_id=batch_id, position=place)
-    )
+    report = await run_in_threadpool(lambda: app.ingest(app.decode(body, form), batch_id=batch_id))
     return JSONResponse(report.to_json(), status_code=202)
 
 
@@ -250,7 +236,7 @@ def _release(
         metric,
         day,
         window_days=query.window,
-        segment=_segment(query.segment),
+        segment=_segment(app, query.segment),
         fresh=query.fresh,
     )
     return JSONResponse(_shown(request, answer))
@@ -274,7 +260,7 @@ _SERIES_OPTIONS: Final = guarded(Scope.READ, 422)
 def get_series(request: Request, query: Annotated[SeriesQuery, Query()], app: Product) -> Response:
     """Released numbers in day order, for charts."""
     answers = app.series(
-        _metrics(query.metrics), query.first, query.last, segment=_segment(query.segment)
+        _metrics(query.metrics), query.first, query.last, segment=_segment(app, query.segment)
     )
     rows = [_shown(request, answer) for answer in answers]
     if query.format == "csv":
@@ -288,7 +274,7 @@ def get_series(request: Request, query: Annotated[SeriesQuery, Query()], app: Pr
     summary="The budget of a metric for the month of a day (today).",
     **guarded(Scope.READ, 422),
 )
-def get_budget(metric: str, query: Annotated[BudgetQuery, Query()], app: Product) -> Response:
+def get_budget(metric: Metric, query: Annotated[BudgetQuery, Query()], app: Product) -> Response:
     """What the month's budget holds and what was spent."""
     return JSONResponse(app.budget(metric, query.day).to_json())
 
@@ -344,7 +330,7 @@ def post_plan(
 ) -> Response:
     """Error bars and cost before buying; the number and its charge after."""
     asked = _plan_request(body)
-    segment = _segment(asked.segment)
+    segment = _segment(app, asked.segment)
     if query.dry_run:
         quote = app.price(asked.metric, asked.day, window_days=asked.window, segment=segment)
         return JSONResponse(quote.to_json())
@@ -370,9 +356,11 @@ async def get_healthz() -> Response:
     summary="Can write.",
     responses=refusals(429, 500, 503),
 )
-def get_readyz(app: Product) -> Response:
-    """Proves that the store and the ledger can write now."""
-    app.check_ready()
+async def get_readyz(request: Request) -> Response:
+    """Says whether the store and the ledger can write, and nothing of why not."""
+    readiness: Readiness = request.app.state.readiness
+    if not await readiness.check():
+        raise HTTPException(503, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
     return JSONResponse({"status": "ok"})
 
 
@@ -383,14 +371,21 @@ def _shown(request: Request, answer: Answer) -> dict[str, Any]:
     return answer.to_json()
 
 
-def _position(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text) <= POSITION_MAX):
-        raise InvalidEventError(f"Expected a Batch-Position of 0..{POSITION_MAX}.")
-    return int(text)
+def _segment(app: App, text: str | None) -> Segment | None:
+    """Reads a segment whose form was checked; the refusal does not repeat what was asked for.
 
-
-def _segment(text: str | None) -> Segment | None:
-    return None if text is None else Segment.parse(text)
+    Raises:
+        InvalidPlanError: The dimension is not declared.
+    """
+    if text is None:
+        return None
+    segment = Segment.parse(text)
+    known = app.settings.DIMENSIONS
+    if segment.dimension not in known:
+        raise InvalidPlanError(
+            f"Expected a segment of a declared dimension ({', '.join(known) or 'there is none'})."
+        )
+    return segment
 
 
 def _metrics(text: str) -> list[Metric]:

@@ -4,15 +4,29 @@ Answers are built by the nouns' own `to_json`; these models document them, and t
 two together. A model forbids further keys so that an answer cannot grow in silence.
 """
 
+import contextlib
 import datetime as dt
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from dpdau.domain import WINDOW_DAYS_MAX, Metric
+from dpdau.ingest.batch import REJECTIONS_KEPT_MAX
 
 PAGE_ROWS_MAX = 1000
 SEGMENT_PATTERN = r"^[^=]+=.+$"
+_DAY_TEXT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def _day_of_text(value: object) -> dt.date:
+    """The day of a text; a number would be read as seconds, and then charged for."""
+    if isinstance(value, str) and _DAY_TEXT.fullmatch(value):
+        with contextlib.suppress(ValueError):
+            return dt.date.fromisoformat(value)
+    raise PydanticCustomError("day", "Expected a day as YYYY-MM-DD")
+
 
 SegmentText = Annotated[
     str,
@@ -27,7 +41,16 @@ WindowDays = Annotated[
     int,
     Field(description="Days of the window.", ge=1, le=WINDOW_DAYS_MAX, examples=[28]),
 ]
-Day = Annotated[dt.date, Field(description="A day, YYYY-MM-DD.", examples=["1997-03-31"])]
+Day = Annotated[
+    dt.date,
+    BeforeValidator(_day_of_text),
+    Field(description="A day, YYYY-MM-DD.", examples=["1997-03-31"]),
+]
+OrderEpsilon = Annotated[
+    tuple[int, float],
+    # Tuples item by item are a part of JSON Schema that many generators of clients do not know.
+    WithJsonSchema({"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}),
+]
 
 
 class _Shape(BaseModel):
@@ -45,14 +68,19 @@ class BudgetShape(_Shape):
     epsilon_remaining: float = Field(description="ε that is left; rounded down.")
     delta: float = Field(description="δ at which the cap and the spending hold.")
     rdp_orders: list[int] = Field(description="Orders of the reported Rényi curve.")
-    rdp_curve: list[tuple[int, float]] = Field(description="(order, ε of that Rényi order).")
+    rdp_curve: list[OrderEpsilon] = Field(description="(order, ε of that Rényi order).")
     best_rdp_epsilon: float | None = Field(
-        description="Reported: the least ε at `delta` of the curve."
+        description="Reported: the least ε of the curve, at `reported_delta`."
     )
     best_rdp_order: int | None = Field(description="The order that gives it; null if none.")
     advanced_epsilon: float | None = Field(description="Reported: ε by advanced composition.")
     advanced_delta: float = Field(description="δ of `advanced_epsilon`.")
-    pld_epsilon: float | None = Field(description="Reported: ε at `delta` by the privacy loss.")
+    pld_epsilon: float | None = Field(
+        description="Reported: ε at `reported_delta` by the privacy loss."
+    )
+    reported_delta: float = Field(
+        description="δ of the RDP and PLD figures: `delta`, or `DELTA` where that is 0."
+    )
     rho_spent: str = Field(description="zCDP ρ charged so far, as an exact fraction.")
     release_count: int = Field(description="Releases charged in the month.")
     policy: str = Field(description="How numbers are paid for.")
@@ -144,14 +172,17 @@ class RejectionShape(_Shape):
 
 
 class IngestShape(_Shape):
-    """What became of a batch: received = accepted + duplicate + late + rejected."""
+    """What became of a batch: received = accepted + duplicate + late + rejected_count."""
 
     ingested: int = Field(description="Events that were stored: accepted + late.")
     received: int = Field(description="Items in the body.")
     accepted: int = Field(description="Events taken for a day that is open.")
     duplicate: int = Field(description="Events seen before, by event id or batch id.")
     late: int = Field(description="Events taken for a day that was released already.")
-    rejected: list[RejectionShape] = Field(description="Items that were not taken.")
+    rejected: list[RejectionShape] = Field(
+        description=f"The first {REJECTIONS_KEPT_MAX} items that were not taken."
+    )
+    rejected_count: int = Field(description="Items that were not taken, all of them.")
 
 
 class ReceiptShape(_Shape):
@@ -192,7 +223,7 @@ class PlanRequest(_Shape):
 
     metric: Metric = Field(description="What is counted.")
     day: Day
-    window: WindowDays | None = None
+    window: Annotated[WindowDays, Strict()] | None = None
     segment: SegmentText | None = None
 
 

@@ -10,12 +10,13 @@ from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
 
 from dpdau import __version__
 from dpdau.api import openapi, pages, problems, routes, traffic
 from dpdau.api.auth import RATE_LIMIT, Gate, RateLimiter, is_loopback
 from dpdau.api.bodies import BODY_BYTES_MAX, BodyReader
+from dpdau.api.protocol import BoundedHttpProtocol
+from dpdau.api.readiness import Readiness
 from dpdau.app import App
 from dpdau.errors import InvalidSettingError
 from dpdau.telemetry import Metrics, log
@@ -46,10 +47,11 @@ def create_api(
         rate_limit: Requests of one client address, and of one key, as `1000/second`.
         max_body_bytes: Size of a body, as sent and decompressed.
 
-    Guarantee: a user id that a request holds is in no answer, log line or metric.
+    Guarantee: a user id that a request holds is in no refusal, log line or metric, and no metric
+    follows the number of events.
     """
     assert max_body_bytes > 0
-    metrics = app.metrics or Metrics(CollectorRegistry())
+    metrics = app.metrics or Metrics()
     limiter = RateLimiter(rate_limit)
     api = FastAPI(
         title="dpdau",
@@ -70,6 +72,7 @@ def create_api(
     api.state.product = app
     api.state.gate = Gate(app, limiter, no_auth=no_auth)
     api.state.bodies = BodyReader(max_body_bytes)
+    api.state.readiness = Readiness(app)
     api.state.unsafe_debug = unsafe_debug
     api.state.registry = metrics.registry
     api.include_router(routes.router)
@@ -114,7 +117,7 @@ def serve(
     config = uvicorn.Config(
         api,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHttpProtocol,
         ws="none",
         lifespan="off",
         workers=1,

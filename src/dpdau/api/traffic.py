@@ -14,6 +14,7 @@ from typing import Final
 
 from prometheus_client import Gauge
 from prometheus_fastapi_instrumentator import Instrumentator
+from prometheus_fastapi_instrumentator import metrics as instruments
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -28,7 +29,8 @@ LATENCY_SAMPLES_MAX: Final = 2048
 CLIENT_CLOSED_STATUS: Final = 499
 _UNLIMITED_PATHS: Final = frozenset({"/healthz"})
 _FRAMES_MAX: Final = 12
-_HEADERS: Final = {
+_LATENCY_BUCKETS_SECONDS: Final = (0.01, 0.05, 0.1, 0.5, 1, 5)
+ANSWER_HEADERS: Final = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -85,7 +87,7 @@ class TrafficMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers.update(_HEADERS)
+                headers.update(ANSWER_HEADERS)
                 if traffic.rate is not None:
                     headers.update(traffic.rate.headers())
             await send(message)
@@ -134,8 +136,20 @@ def route_of(scope: Scope) -> str:
 
 
 def install(api: Starlette, *, limiter: RateLimiter, metrics: Metrics) -> None:
-    """Wraps a service: counts and latencies by route and status, then the outermost layer."""
-    Instrumentator(should_group_status_codes=False, registry=metrics.registry).instrument(api)
+    """Wraps a service: counts by route and status, latencies, then the outermost layer.
+
+    The sizes of requests and answers are left out: their sums follow the number of events.
+    """
+    counting = Instrumentator(should_group_status_codes=False, registry=metrics.registry)
+    counting.add(
+        instruments.requests(registry=metrics.registry),
+        instruments.latency(
+            should_include_status=False,
+            buckets=_LATENCY_BUCKETS_SECONDS,
+            registry=metrics.registry,
+        ),
+    )
+    counting.instrument(api)
     api.add_middleware(
         TrafficMiddleware,
         limiter=limiter,

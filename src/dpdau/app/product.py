@@ -26,7 +26,6 @@ from dpdau.app.wiring import (
 )
 from dpdau.datadir import DataDir, DataDirUse
 from dpdau.domain import (
-    WAU_WINDOW_DAYS,
     Answer,
     BudgetBlock,
     Caller,
@@ -167,26 +166,17 @@ class App:
             raise
 
     def ingest(
-        self,
-        decoded: Decoded | DecodedTable,
-        *,
-        batch_id: str | None = None,
-        position: int | None = None,
+        self, decoded: Decoded | DecodedTable, *, batch_id: str | None = None
     ) -> IngestReport:
         """See `Verbs.ingest`."""
         self._purge_if_due()
-        report = batches.ingest(
+        return batches.ingest(
             decoded,
             store=self._store,
             pseudonymizer=self._pseudonymizer(),
             dimensions=self.settings.DIMENSIONS,
             batch_id=batch_id,
-            position=position,
         )
-        if self.metrics is not None:
-            for outcome, count in report.outcomes().items():
-                self.metrics.events.labels(outcome).inc(count)
-        return report
 
     def rules(self) -> Rules:
         """What an event must be today, for the readers of `ingest`."""
@@ -230,10 +220,8 @@ class App:
         asked = self._question(metric, day, window_days, segment)
         try:
             release, replayed = self._releaser.release(asked, fresh=fresh)
-        except BudgetExhaustedError as error:
-            month = promises.budget(metric, month_of(asked.window.end), self._terms)
-            error.facts["budget"] = self._statements.block(month).to_json()
-            raise
+        except BudgetExhaustedError:
+            raise self._exhausted(asked) from None
         block = self._statements.block(self._budget_of(release))
         if self.metrics is not None:
             self.metrics.releases.labels(metric.value, str(replayed).lower()).inc()
@@ -257,17 +245,10 @@ class App:
         segment: Segment | None = None,
     ) -> list[Answer]:
         """See `Verbs.series`."""
-        self._check_range(first, last)
-        windows = {
-            Metric.DAU: 1,
-            Metric.WAU: WAU_WINDOW_DAYS,
-            Metric.MAU: self._terms.mau_window_days,
-        }
+        self.check_range(first, last)
         blocks: dict[str, BudgetBlock] = {}
         answers = []
-        for release in self.ledger.series(
-            {metric: windows[metric] for metric in metrics}, first, last, segment
-        ):
+        for release in self.ledger.series(metrics, first, last, segment):
             budget = self._budget_of(release)
             if budget.budget_id not in blocks:
                 blocks[budget.budget_id] = self._statements.block(budget)
@@ -309,7 +290,7 @@ class App:
         Returns:
             metric → (days,) int64.
         """
-        self._check_range(first, last)
+        self.check_range(first, last)
         self.ledger.audit_event(
             "operator",
             "exact_read",
@@ -414,10 +395,28 @@ class App:
             terms=self._terms,
         )
 
+    def _exhausted(self, asked: Question) -> BudgetExhaustedError:
+        """The refusal in words: what it would cost, what is left, and what can be done."""
+        plan = promises.on_demand(asked, edition=0, terms=self._terms)
+        block = self._statements.block(plan.budget)
+        return BudgetExhaustedError(
+            f"Expected room for ε {float(plan.mechanism.epsilon):g} in the {block.metric} budget "
+            f"of {block.period}, found {block.release_count} releases that leave "
+            f"{block.epsilon_remaining:.4g} of ε {block.epsilon_cap:g}. What is released stays "
+            "free to read; another month has its own budget; `dpdau reset-budget` grants more and "
+            "weakens the guarantee.",
+            budget=block.to_json(),
+        )
+
     def _budget_of(self, release: Release) -> Budget:
         return promises.budget(release.metric, month_of(release.window.end), self._terms)
 
-    def _check_range(self, first: dt.date, last: dt.date) -> None:
+    def check_range(self, first: dt.date, last: dt.date) -> None:
+        """Refuses a range that is empty or too long.
+
+        Raises:
+            InvalidPlanError: It is.
+        """
         if not 0 <= (last - first).days < SERIES_DAYS_MAX:
             raise InvalidPlanError(
                 f"Expected from <= to and at most {SERIES_DAYS_MAX} days, "

@@ -24,16 +24,12 @@ class Verbs(Protocol):
     """What a front can ask for, whether the product is in this process or behind a URL."""
 
     def ingest(
-        self,
-        decoded: Decoded | DecodedTable,
-        *,
-        batch_id: str | None = None,
-        position: int | None = None,
+        self, decoded: Decoded | DecodedTable, *, batch_id: str | None = None
     ) -> IngestReport:
         """Takes events in; durable when it returns.
 
-        A batch with a `batch_id` that was applied changes nothing. For a chunk of a file its
-        `position` stands in: the id is then made from the content.
+        A batch with a `batch_id` that was applied changes nothing, so an id is for one content
+        only. Without one, events that come again are applied again: the last one decides.
         """
 
     def price(
@@ -65,7 +61,7 @@ class Verbs(Protocol):
         *,
         segment: Segment | None = None,
     ) -> list[Answer]:
-        """What is released already, in day order; never spends."""
+        """What is released already, each window by itself, in day order; never spends."""
 
     def budget(self, metric: str, day: dt.date | None = None) -> BudgetBlock:
         """The state of a metric's budget for the month of a day (today)."""

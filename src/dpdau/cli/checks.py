@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from dpdau.cli.session import local_app, settings
 from dpdau.errors import DpdauError, outcome
+from dpdau.settings import CONFIG_FILE
 
 DISK_FREE_LEAST_BYTES: Final = 1 << 30
 
@@ -47,7 +48,7 @@ def _settings() -> tuple[str, str]:
 
 def _api_key() -> tuple[str, str]:
     if settings().SERVICE_API_KEY is None:
-        return "fail", "SERVICE_API_KEY is not set; run `dpdau init`, or set one of 32 characters."
+        return "fail", "SERVICE_API_KEY is not set; run `dpdau init` to make one."
     return "ok", "SERVICE_API_KEY is set and is no known default"
 
 
@@ -62,9 +63,10 @@ def _permissions() -> tuple[str, str]:
     folder = settings().DATA_DIR
     if not folder.exists():
         return "warn", f"{folder} is not there yet; run `dpdau init`."
-    open_paths = [path for path in (folder, *folder.rglob("*")) if _is_open(path)]
+    open_paths = [path for path in (CONFIG_FILE, folder, *folder.rglob("*")) if _is_open(path)]
     if open_paths:
-        return "fail", f"{open_paths[0]} can be read by others; run: chmod -R go-rwx {folder}"
+        what = f"{CONFIG_FILE} {folder}"
+        return "fail", f"{open_paths[0]} can be read by others; run: chmod -R go-rwx {what}"
     return "ok", f"{folder} is readable by its owner only"
 
 
@@ -89,7 +91,10 @@ def _key_age() -> tuple[str, str]:
     with local_app(read_only=True) as app:
         age = app.key_age_days()
     if age > loaded.HASH_SALT_ROTATION_DAYS:
-        return "warn", f"the pseudonym key is {age} days old; {loaded.HASH_SALT_ROTATION_DAYS} set"
+        return "warn", (
+            f"the pseudonym key is {age} days old, over HASH_SALT_ROTATION_DAYS "
+            f"{loaded.HASH_SALT_ROTATION_DAYS}; plan its rotation."
+        )
     return "ok", f"the pseudonym key is {age} of {loaded.HASH_SALT_ROTATION_DAYS} days old"
 
 

@@ -1,6 +1,8 @@
 """Commands that take events in, make some, and take people out."""
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -10,12 +12,12 @@ from dpdau.cli.session import (
     ApiKeyOption,
     JsonOption,
     UrlOption,
-    parse_day,
     print_json,
     settings,
     verbs,
 )
-from dpdau.errors import InvalidPlanError, UnsupportedMediaError
+from dpdau.domain import Op, parse_day
+from dpdau.errors import InvalidEventError, InvalidPlanError, UnsupportedMediaError
 
 if TYPE_CHECKING:
     from dpdau.app import Verbs
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from dpdau.ingest.files import Chunk
     from dpdau.ingest.rules import Fields
 
+DATA_SETS: Final = frozenset({"cdnow", "nycflights"})
+NAME_LENGTH_MAX: Final = 200
+_NAME: Final = re.compile(rf"[!-~]{{1,{NAME_LENGTH_MAX}}}")
 _SHOWN_REJECTIONS: Final = 10
 
 
@@ -47,18 +52,39 @@ def ingest(
     ] = None,
     user: Annotated[str, typer.Option("--user", help="Field of the user id.")] = "user_id",
     day: Annotated[str, typer.Option("--day", help="Field of the day.")] = "day",
-    op: Annotated[str, typer.Option("--op", help="Field of the op; without it all are +.")] = "op",
+    op: Annotated[
+        str,
+        typer.Option("--op", help="Field of the op; in a file of columns without it all are +."),
+    ] = "op",
     ts: Annotated[str, typer.Option("--ts", help="Field of a time, in place of the day.")] = "ts",
+    default_op: Annotated[
+        str | None, typer.Option("--default-op", help="+ or -: the op of an item that has none.")
+    ] = None,
+    batch_id: Annotated[
+        str | None,
+        typer.Option(
+            "--batch-id",
+            help="A name for this content, and for no other: read again under it, a file changes "
+            "nothing. A data set has its own name.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
     url: UrlOption = None,
     api_key: ApiKeyOption = None,
 ) -> None:
-    """Take in the events of a file. A file that is read again changes nothing it brought."""
+    """Take in the events of a file. A file that is read again is applied again."""
     from dpdau.ingest.rules import Fields
 
     fields = Fields(user_id=user, day=day, op=op, ts=ts)
     with verbs(url, api_key, reported=False) as product:
-        report = ingest_file(product, source, file_format=file_format, fields=fields)
+        report = ingest_file(
+            product,
+            source,
+            file_format=file_format,
+            fields=fields,
+            op_default=_parse_op(default_op),
+            batch_id=batch_id,
+        )
     if as_json:
         print_json(report.to_json())
         return
@@ -144,23 +170,50 @@ def ingest_file(
     *,
     file_format: str | None = None,
     fields: "Fields | None" = None,
+    op_default: Op | None = None,
+    batch_id: str | None = None,
 ) -> "IngestReport":
-    """Sends a file or a named data set through the verbs, chunk by chunk, with progress."""
+    """Sends a file or a named data set through the verbs, chunk by chunk, with progress.
+
+    Chunk k goes under the id `batch_id:k`; without a `batch_id` only a data set has one, its name.
+
+    Raises:
+        InvalidEventError: The `batch_id` is no name.
+    """
     from dpdau.cli.output import byte_progress
     from dpdau.ingest.batch import IngestReport
 
+    name = _checked(source if batch_id is None and source in DATA_SETS else batch_id)
     report = IngestReport()
-    path, chunks = _open(source, file_format, fields)
+    path, chunks = _open(source, file_format, fields, op_default)
     with byte_progress(path.name, path.stat().st_size) as progress:
         for chunk in chunks:
-            done = product.ingest(chunk.decoded, position=chunk.position)
+            id_of_chunk = None if name is None else f"{name}:{chunk.number}"
+            done = product.ingest(chunk.decoded, batch_id=id_of_chunk)
             report += done
             progress.move(chunk.bytes_done, done.received)
     return report
 
 
+def _parse_op(text: str | None) -> Op | None:
+    try:
+        return None if text is None else Op(text)
+    except ValueError:
+        raise InvalidEventError(f"Expected --default-op {' or '.join(Op)}.", field="op") from None
+
+
+def _checked(name: str | None) -> str | None:
+    """A name that can stand in a header, with room for the numbers of chunks and parts."""
+    if name is None or _NAME.fullmatch(name):
+        return name
+    raise InvalidEventError(
+        f"Expected a --batch-id of 1..{NAME_LENGTH_MAX} letters, digits and signs of ASCII, without"
+        " spaces."
+    )
+
+
 def _open(
-    source: str, file_format: str | None, fields: "Fields | None"
+    source: str, file_format: str | None, fields: "Fields | None", op_default: Op | None
 ) -> "tuple[Path, Iterator[Chunk]]":
     """The file behind a source and its chunks, read under the settings of this machine."""
     from dpdau.app import ingest_rules, system_clock
@@ -168,7 +221,7 @@ def _open(
 
     loaded = settings()
     today = system_clock().astimezone(loaded.zone).date()
-    rules = ingest_rules(loaded, today, fields=fields)
+    rules = replace(ingest_rules(loaded, today, fields=fields), op_default=op_default)
     match source:
         case "cdnow":
             return datasets.cdnow_path(), datasets.read_cdnow(rules=rules)

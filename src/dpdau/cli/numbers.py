@@ -15,14 +15,14 @@ from dpdau.cli.session import (
     ToOption,
     UrlOption,
     local_app,
-    parse_day,
     parse_metrics,
     parse_segment,
     print_json,
     settings,
     verbs,
 )
-from dpdau.domain import WAU_WINDOW_DAYS, Metric
+from dpdau.domain import WAU_WINDOW_DAYS, Metric, parse_day
+from dpdau.errors import InvalidPlanError
 
 FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Buy a new release although one is stored.")
@@ -174,7 +174,7 @@ def reset_budget(
     as_json: JsonOption = False,
 ) -> None:
     """Grant a month one more allowance. Spending is never erased: the total stays visible."""
-    when = parse_day(f"{month}-01")
+    when = _parse_month(month)
     with local_app(read_only=True) as app:
         block = app.grant(metric, when, reason=reason)
     if as_json:
@@ -199,7 +199,6 @@ def exact(
     """Print exact counts. They are private: this is recorded in the audit log."""
     from dpdau.cli.output import ERR
 
-    ERR.print("Warning: exact counts are private; do not publish them. This read is recorded.")
     named = parse_segment(segment)
     windows = {
         Metric.DAU: 1,
@@ -209,6 +208,8 @@ def exact(
     asked = {metric: windows[metric] for metric in parse_metrics(metrics)}
     start = parse_day(first)
     with local_app(read_only=True) as app:
+        app.check_range(start, parse_day(last))
+        ERR.print("Warning: exact counts are private; do not publish them. This read is recorded.")
         table = app.exact(asked, start, parse_day(last), segment=named, reason="command line")
     rows = [
         {
@@ -259,6 +260,14 @@ def _release(
         f"{how}; {answer.budget.epsilon_remaining:.4g} of ε {answer.budget.epsilon_cap:g} left in "
         f"{answer.budget.period}; id {answer.release.release_id}"
     )
+
+
+def _parse_month(text: str) -> dt.date:
+    """The first day of a month written YYYY-MM."""
+    try:
+        return parse_day(f"{text}-01")
+    except InvalidPlanError:
+        raise InvalidPlanError("Expected a month as YYYY-MM, found something else.") from None
 
 
 def _show_quote(body: dict[str, object], as_json: bool) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from dpdau import __version__
 from dpdau.cli import data, numbers, service, upkeep
-from dpdau.cli.session import fail
+from dpdau.cli.session import JsonOption, fail, print_json
 from dpdau.errors import DpdauError
 
 app = typer.Typer(
@@ -23,8 +23,11 @@ for room in (service, data, numbers, upkeep):
 
 
 @app.command()
-def version() -> None:
+def version(as_json: JsonOption = False) -> None:
     """Print the version."""
+    if as_json:
+        print_json({"name": "dpdau", "version": __version__})
+        return
     typer.echo(__version__)
 
 

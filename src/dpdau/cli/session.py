@@ -1,6 +1,5 @@
 """What every command shares: its options, the way to the verbs, and how an error ends it."""
 
-import datetime as dt
 import json
 import sys
 from collections.abc import Iterator
@@ -73,18 +72,6 @@ def local_app(*, read_only: bool = False, reported: bool = True) -> Iterator["Ap
 
     with App.open(settings(), read_only=read_only, reported=reported).closing() as app:
         yield app
-
-
-def parse_day(text: str) -> dt.date:
-    """Reads YYYY-MM-DD.
-
-    Raises:
-        InvalidPlanError: It is no such day.
-    """
-    try:
-        return dt.date.fromisoformat(text)
-    except ValueError:
-        raise InvalidPlanError(f"Expected a day as YYYY-MM-DD, found {text!r}.") from None
 
 
 def parse_metrics(text: str) -> list[Metric]:

@@ -1,12 +1,14 @@
 """Commands that look after a deployment: keys, audit, backup, migration, settings."""
 
 import datetime as dt
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dpdau.cli.session import JsonOption, local_app, parse_day, print_json, settings
+from dpdau.cli.session import JsonOption, local_app, print_json, settings
+from dpdau.domain import parse_day
 
 keys = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
 config = typer.Typer(help="Settings.", no_args_is_help=True)
@@ -41,7 +43,8 @@ def audit(
         print_json({**report.to_json(), "log": [entry.to_json() for entry in log]})
     else:
         for entry in log:
-            typer.echo(f"{entry.at.isoformat()}  {entry.actor}  {entry.action}  {entry.facts}")
+            facts = json.dumps(dict(entry.facts), ensure_ascii=False)
+            typer.echo(f"{entry.at.isoformat()}  {entry.actor}  {entry.action}  {facts}")
         typer.echo(
             f"{report.entries} entries, {report.charges} charges, {report.releases} releases; "
             f"head {report.head_hash[:16]}"
@@ -58,6 +61,7 @@ def backup(
     to: Annotated[
         Path | None, typer.Option("--to", help="Target file; DATA_DIR/backups unless given.")
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Copy the ledger while it is in use; the copy is consistent."""
     from dpdau.datadir import DataDir
@@ -68,7 +72,10 @@ def backup(
             DataDir(app.settings.DATA_DIR).backups / f"ledger-{now:%Y%m%dT%H%M%SZ}.sqlite"
         )
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        app.ledger.backup(target)
+        head = app.ledger.backup(target)
+    if as_json:
+        print_json({"path": str(target), "entries": head.seq, "head_hash": head.hash})
+        return
     typer.echo(f"{target}")
 
 
@@ -152,10 +159,14 @@ def list_keys(as_json: JsonOption = False) -> None:
 
 def revoke_key(
     key_id: Annotated[str, typer.Argument(help="The id that `keys list` shows.")],
+    as_json: JsonOption = False,
 ) -> None:
     """Stop an API key from now on."""
     with local_app(read_only=True) as app:
-        app.ledger.keys.revoke(key_id, actor="operator")
+        revoked = app.ledger.keys.revoke(key_id, actor="operator")
+    if as_json:
+        print_json(revoked.to_json())
+        return
     typer.echo(f"{key_id}: revoked")
 
 

@@ -25,13 +25,12 @@ from dpdau.domain import (
     Window,
 )
 from dpdau.errors import DpdauError, ServiceUnreachableError, error_class
-from dpdau.ingest.batch import IngestReport
+from dpdau.ingest.batch import REJECTIONS_KEPT_MAX, IngestReport
 from dpdau.ingest.columns import DecodedTable
-from dpdau.ingest.event import Decoded, RawEvent, Rejection, RejectionCode
+from dpdau.ingest.event import EVENTS_MAX, Decoded, RawEvent, Rejection, RejectionCode
 
 TIMEOUT_SECONDS: Final = 30.0
 PART_BYTES_MAX: Final = 24 << 20
-_PART_STRIDE: Final = 1 << 40
 _RESERVED: Final = frozenset({"type", "title", "status", "code", "detail"})
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -85,37 +84,31 @@ class Client:
         self._http.close()
 
     def ingest(
-        self,
-        decoded: Decoded | DecodedTable,
-        *,
-        batch_id: str | None = None,
-        position: int | None = None,
+        self, decoded: Decoded | DecodedTable, *, batch_id: str | None = None
     ) -> IngestReport:
         """See `app.Verbs.ingest`.
 
-        A batch over `PART_BYTES_MAX` is sent in parts, each with an id or position of its own that
-        depends on the batch alone, so sending the batch again changes nothing. What this side
-        rejected already stays in the report under its own index.
+        A batch over `PART_BYTES_MAX` or `EVENTS_MAX` is sent in parts. The id of a part is that of
+        the batch and the places of its first and last event, so sending the batch again changes
+        nothing. What this side rejected already stays in the report under its own index.
         """
         places = _places_of(decoded)
-        counts = dict.fromkeys(("accepted", "duplicate", "late"), 0)
+        counts = dict.fromkeys(("accepted", "duplicate", "late", "rejected_count"), 0)
+        counts["rejected_count"] = len(decoded.rejected)
         rejected = list(decoded.rejected)
-        for number, (first, body) in enumerate(_parts(decoded.events)):
+        for part, body in _parts(decoded.events):
             headers = {"Content-Type": "application/x-ndjson"}
             if batch_id is not None:
-                headers["Idempotency-Key"] = batch_id if number == 0 else f"{batch_id}.{number}"
-            elif position is not None:
-                headers["Batch-Position"] = str(position + number * _PART_STRIDE)
+                ends = f".{places[part[0]]}-{places[part[-1]]}" if len(part) < len(places) else ""
+                headers["Idempotency-Key"] = f"{batch_id}{ends}"
             answer = self._ask("POST", "/events", content=body, headers=headers)
             for name in counts:
                 counts[name] += answer[name]
-            rejected += [_rejection_of(one, places[first:]) for one in answer["rejected"]]
+            first = part[0]
+            rejected += [_rejection_of(one, places, first) for one in answer["rejected"]]
         rejected.sort(key=lambda one: one.index)
         return IngestReport(
-            received=decoded.received,
-            **counts,
-            rejected=tuple(rejected),
-            rejected_count=len(rejected),
+            received=decoded.received, **counts, rejected=tuple(rejected[:REJECTIONS_KEPT_MAX])
         )
 
     def price(
@@ -230,18 +223,19 @@ def _segment_of_path(text: str) -> str:
     return quote(text, safe="", errors="surrogatepass").replace(".", "%2E")
 
 
-def _parts(events: Sequence[RawEvent]) -> Iterator[tuple[int, bytes]]:
-    """NDJSON bodies of at most `PART_BYTES_MAX`, each with the number of its first event."""
+def _parts(events: Sequence[RawEvent]) -> Iterator[tuple[range, bytes]]:
+    """NDJSON bodies that the service takes, each with the numbers of its events."""
     first, body = 0, bytearray()
     for number, event in enumerate(events):
         line = _ENCODER.encode(_wire(event))
-        if body and len(body) + len(line) >= PART_BYTES_MAX:
-            yield first, bytes(body)
+        full = len(body) + len(line) >= PART_BYTES_MAX or number - first >= EVENTS_MAX
+        if body and full:
+            yield range(first, number), bytes(body)
             first, body = number, bytearray()
         body += line
         body += b"\n"
     if body:
-        yield first, bytes(body)
+        yield range(first, len(events)), bytes(body)
 
 
 def _wire(event: RawEvent) -> dict[str, object]:
@@ -260,10 +254,10 @@ def _places_of(decoded: Decoded | DecodedTable) -> list[int]:
     return [index for index in range(decoded.received) if index not in refused]
 
 
-def _rejection_of(body: Mapping[str, Any], places: Sequence[int]) -> Rejection:
-    """A rejection of one part, with its index in the whole batch."""
+def _rejection_of(body: Mapping[str, Any], places: Sequence[int], first: int) -> Rejection:
+    """A rejection of the part that begins with a number, with its index in the whole batch."""
     return Rejection(
-        index=places[body["index"]],
+        index=places[first + body["index"]],
         code=RejectionCode(body["code"]),
         field=body["field"],
         message=body["message"],

@@ -1,7 +1,5 @@
 """Door 2: the one maker of `domain.EventBatch`, and what became of the events of a batch."""
 
-import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Self
@@ -21,7 +19,6 @@ __all__ = [
     "IngestReport",
     "Prepared",
     "build",
-    "content_id",
     "events_of",
     "from_arrow",
     "ingest",
@@ -39,10 +36,9 @@ class Prepared(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What became of events: received = accepted + duplicate + late + rejected, always.
+    """What became of events: received = accepted + duplicate + late + rejected_count, always.
 
-    `rejected` has every rejection of one batch; a sum of reports keeps the first
-    `REJECTIONS_KEPT_MAX`, and `rejected_count` counts them all.
+    `rejected` has the first `REJECTIONS_KEPT_MAX` rejections; `rejected_count` counts them all.
     """
 
     received: int = 0
@@ -64,7 +60,7 @@ class IngestReport:
             applied.accepted,
             applied.duplicate,
             applied.late,
-            tuple(rejected),
+            tuple(rejected[:REJECTIONS_KEPT_MAX]),
             len(rejected),
         )
 
@@ -104,6 +100,7 @@ class IngestReport:
                 }
                 for one in self.rejected
             ],
+            "rejected_count": self.rejected_count,
         }
 
 
@@ -114,10 +111,12 @@ def ingest(
     pseudonymizer: Pseudonymizer,
     dimensions: Sequence[str] = (),
     batch_id: str | None = None,
-    position: int | None = None,
     offsets: Mapping[str, int] | None = None,
 ) -> IngestReport:
-    """Stores what was read, exactly once; durable when it returns.
+    """Stores what was read; durable when it returns.
+
+    Guarantee: whether the events of one user are applied depends on those events, their `event_id`s
+    and the `batch_id` alone, never on the events of another: no id is made from the content.
 
     Args:
         decoded: What a reader of this room made.
@@ -125,7 +124,6 @@ def ingest(
         pseudonymizer: The live keys.
         dimensions: The declared dimensions.
         batch_id: The sender's id of the batch: a second one with it changes nothing.
-        position: In place of a `batch_id`, the place of a chunk in its file: see `content_id`.
         offsets: Source → the last offset in the batch.
 
     Raises:
@@ -133,8 +131,6 @@ def ingest(
         StoreUnavailableError: Nothing was stored; retry.
     """
     batch = build(decoded, pseudonymizer, dimensions=dimensions, batch_id=batch_id, offsets=offsets)
-    if batch_id is None and position is not None:
-        batch = dataclasses.replace(batch, batch_id=content_id(batch, position))
     empty = batch.events == 0 and not batch.offsets
     applied = Applied(0, 0, 0) if empty else store.apply(batch)
     assert applied.accepted + applied.duplicate + applied.late == batch.events
@@ -158,7 +154,8 @@ def build(
         columns = _from_table(decoded, pseudonymizer, tuple(dimensions))
     else:
         columns = _from_events(decoded, pseudonymizer, tuple(dimensions))
-    return EventBatch(**columns, batch_id=batch_id, offsets=dict(offsets or {}))
+    hashed = None if batch_id is None else pseudonymizer.batch_id(batch_id)
+    return EventBatch(**columns, batch_id=hashed, offsets=dict(offsets or {}))
 
 
 def from_arrow(
@@ -189,30 +186,6 @@ def events_of(batch: EventBatch) -> list[Event]:
             strict=True,
         )
     ]
-
-
-def content_id(batch: EventBatch, position: int) -> str:
-    """A batch id that depends on the events and their place alone, not on the name of the source.
-
-    Guarantee: it is a digest of what would be stored: the pseudonyms, days, operations, event ids
-    and labels in order, with the place of the chunk in its file. So a file that is read again after
-    a kill, or under another name, changes nothing up to where it came, while a chunk that repeats
-    an earlier one of the same file is applied. It tells no user id: only pseudonyms go in.
-    """
-    digest = hashlib.sha256(b"dpdau-chunk-1 %d %d" % (position, batch.events))
-    columns: list[NDArray[Any]] = [
-        batch.pseudonym,
-        batch.day,
-        batch.add,
-        batch.event_index,
-        batch.event_id,
-    ]
-    for name, labels in sorted(batch.labels.items()):
-        digest.update(repr((name, labels.values)).encode())
-        columns.append(labels.codes)
-    for column in columns:
-        digest.update(np.ascontiguousarray(column).data)
-    return f"chunk-{digest.hexdigest()[:40]}"
 
 
 def _from_events(

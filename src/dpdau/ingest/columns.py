@@ -18,7 +18,7 @@ events and is read row by row as such.
 import contextlib
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from dpdau.domain import Op, day_date, day_number
 from dpdau.errors import TooLargeError, UnsupportedMediaError
 from dpdau.ingest import rules as faults
-from dpdau.ingest.event import EVENTS_MAX, Decoded, RawEvent, decode_objects, raw_events
+from dpdau.ingest.event import Decoded, RawEvent, decode_objects, moment_of, raw_events
 from dpdau.ingest.rules import (
     EVENT_ID_BYTES_MAX,
     LABEL_BYTES_MAX,
@@ -42,6 +42,7 @@ from dpdau.ingest.rules import (
 
 __all__ = ["DecodedTable", "RawLabels", "decode_table"]
 
+ROWS_MAX: Final = 1_000_000
 _SECONDS_PER_DAY: Final = 86_400
 _SECONDS_PER_HOUR: Final = 3_600
 _UNITS_PER_SECOND: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -144,11 +145,11 @@ def decode_table(
 
     Raises:
         UnsupportedMediaError: A column is missing, occurs twice or has a type that is not read.
-        TooLargeError: There are more than `EVENTS_MAX` rows.
+        TooLargeError: There are more than `ROWS_MAX` rows.
     """
     n = table.num_rows
-    if n > EVENTS_MAX:
-        raise TooLargeError(f"Expected at most {EVENTS_MAX} events, found {n}.")
+    if n > ROWS_MAX:
+        raise TooLargeError(f"Expected at most {ROWS_MAX} rows, found {n}.")
     place = np.arange(n, dtype=np.int64) if row_index is None else row_index
     if "metadata" in table.schema.names:
         return _from_rows(table, rules, place)
@@ -213,6 +214,8 @@ def _from_rows(table: Any, rules: Rules, place: NDArray[np.int64]) -> Decoded:
         rows = table.to_pylist(maps_as_pydicts="lossy")
     if rows is None:
         raise UnsupportedMediaError("Expected strings in UTF-8, found others.")
+    if rules.op_default is None and rules.fields.op not in table.schema.names:
+        rules = replace(rules, op_default=Op.ADD)
     decoded = decode_objects(rows, rules=rules)
     rejected = [
         Rejection(int(place[one.index]), one.code, one.field, one.message)
@@ -403,7 +406,7 @@ def _parse_day(text: str, rules: Rules) -> dt.date:
 
 
 def _parse_moment(text: str, rules: Rules) -> dt.date:
-    return rules.day_of(msgspec.convert(text, dt.datetime))
+    return rules.day_of(moment_of(text))
 
 
 def _event_ids(column: Any, fault: NDArray[np.int8]) -> Any:

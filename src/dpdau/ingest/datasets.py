@@ -122,7 +122,7 @@ def _cdnow_chunks(content: bytes, rules: Rules) -> Iterator[Chunk]:
 
 
 def _nycflights_chunks(path: Path, rules: Rules) -> Iterator[Chunk]:
-    row, position, size = 0, 0, path.stat().st_size
+    row, number, size = 0, 0, path.stat().st_size
     try:
         archive = zipfile.ZipFile(path)
         member = archive.open(_NYCFLIGHTS_MEMBER)
@@ -156,5 +156,5 @@ def _nycflights_chunks(path: Path, rules: Rules) -> Iterator[Chunk]:
             places = np.arange(row, row + batch.num_rows, dtype=np.int64)
             row += batch.num_rows
             decoded = decode_table(table, rules=rules, row_index=places)
-            yield Chunk(position, decoded, min(size, size * member.tell() // length), size)
-            position += 1
+            yield Chunk(number, decoded, min(size, size * member.tell() // length), size)
+            number += 1

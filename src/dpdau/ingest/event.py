@@ -1,13 +1,16 @@
 """Door 1: raw events, and the reader of their JSON forms.
 
 One bad item never costs the rest: the good path decodes a whole body into typed structs at once,
-and only when that fails is it read item by item to find the items at fault.
+and only when that fails is it read item by item to find the items at fault. Nothing is taken from
+one item to read another by: whether an item has an `op` is its own matter.
 
-A `ts` without an offset is read in the zone of the rules (`TIMEZONE`). Where `day` and `ts` are
-both given, `day` counts. A user id is taken byte for byte: nothing is trimmed or normalised.
+A `ts` without an offset is read in the zone of the rules (`TIMEZONE`); its second 60 counts as 59.
+Where `day` and `ts` are both given, `day` counts. A user id is taken byte for byte: nothing is
+trimmed or normalized.
 """
 
 import datetime as dt
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,6 +22,7 @@ import msgspec
 from dpdau.domain import Op
 from dpdau.errors import InvalidEventError, TooLargeError
 from dpdau.ingest import rules as faults
+from dpdau.ingest.items import elements, members
 from dpdau.ingest.rules import (
     EVENT_ID_BYTES_MAX,
     LABEL_BYTES_MAX,
@@ -44,13 +48,15 @@ __all__ = [
     "check_user_id",
     "decode",
     "decode_objects",
+    "moment_of",
 ]
 
-EVENTS_MAX: Final = 1_000_000
+EVENTS_MAX: Final = 200_000
 
 _T = TypeVar("_T")
 _NO_LABELS: Final[Mapping[str, str]] = {}
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_LEAP_SECOND: Final = re.compile(r"\A(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:)60")
 
 
 class Form(StrEnum):
@@ -124,7 +130,7 @@ def decode(body: bytes, form: Form, *, rules: Rules) -> Decoded:
 
     Raises:
         InvalidEventError: The body as a whole is not of the form, so it has no items.
-        TooLargeError: There are more than `EVENTS_MAX` items.
+        TooLargeError: There are more than `EVENTS_MAX` items, or lines with the blank ones.
     """
     reader = _reader(rules.dimensions, rules.fields, rules.op_default)
     body = body.removeprefix(_BYTE_ORDER_MARK)
@@ -146,6 +152,15 @@ def decode_objects(objects: Iterable[object], *, rules: Rules) -> Decoded:
     return _taken([_from_object(one, reader) for one in objects], rules)
 
 
+def moment_of(text: str) -> dt.datetime:
+    """A date and time in the form of RFC 3339; a leap second is the second before it.
+
+    Raises:
+        msgspec.ValidationError: It is none.
+    """
+    return msgspec.convert(_LEAP_SECOND.sub(r"\g<1>59", text, count=1), dt.datetime)
+
+
 def raw_events(rows: Iterable[tuple[Any, ...]]) -> list[RawEvent]:
     """Events from the values of their fields, which another reader of this room has checked."""
     return [RawEvent(*row) for row in rows]
@@ -154,15 +169,16 @@ def raw_events(rows: Iterable[tuple[Any, ...]]) -> list[RawEvent]:
 class _Reader:
     """The typed decoders for one set of dimensions and field names.
 
-    The wire type has the fields of `_FIELDS` under their names in the source; `metadata` has the
-    declared dimensions as d0, d1, … and `days`; all else is skipped without being built.
+    The wire type has the fields of `types` under their names in the source; `metadata` has the
+    declared dimensions as d0, d1, … and `days`, which only a `-` is asked for; all else is skipped
+    without being built.
     """
 
     def __init__(self, dimensions: tuple[str, ...], fields: Fields, default: Op | None) -> None:
         names = {f"d{place}": name for place, name in enumerate(dimensions)}
         self.metadata = msgspec.defstruct(
             "Metadata",
-            [("days", list[dt.date] | None, None), *((one, str | None, None) for one in names)],
+            [("days", Any, None), *((one, str | None, None) for one in names)],
             bases=(_Private,),
             rename=names,
             gc=False,
@@ -206,16 +222,8 @@ def _reader(dimensions: tuple[str, ...], fields: Fields, default: Op | None) -> 
     return _Reader(dimensions, fields, default)
 
 
-class _RawEnvelope(_Private):
-    """An envelope whose items are not looked into."""
-
-    event: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    events: list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
-
-
-_RAW_ENVELOPE: Final = msgspec.json.Decoder(_RawEnvelope)
-_RAW_ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _ANYTHING: Final = msgspec.json.Decoder()
+_DATES: Final[Callable[[Any], list[dt.date]]] = partial(msgspec.convert, type=list[dt.date])
 
 
 def _attempt(decoder: Callable[[Any], _T], content: Any) -> _T | None:
@@ -231,46 +239,63 @@ def _attempt(decoder: Callable[[Any], _T], content: Any) -> _T | None:
 
 def _envelope_items(body: bytes, reader: _Reader) -> list[Any]:
     envelope: Any = _attempt(reader.envelope, body)
-    whole = envelope is not None
-    if not whole:
-        envelope = _attempt(_RAW_ENVELOPE.decode, body)
     unset = msgspec.UNSET
-    if envelope is None or (envelope.event is unset) == (envelope.events is unset):
+    if envelope is not None and (envelope.event is unset) != (envelope.events is unset):
+        return [envelope.event] if envelope.events is unset else list(envelope.events)
+    found = members(body, EVENTS_MAX) or {}
+    raw = [found["event"]] if "event" in found else None
+    if "events" in found:
+        raw = elements(found["events"], EVENTS_MAX) if raw is None else None
+    if raw is None:
         raise InvalidEventError('Expected {"event": {...}} or {"events": [...]} as the body.')
-    items = [envelope.event] if envelope.events is unset else envelope.events
-    return items if whole else [_from_json(one, reader) for one in items]
+    return [_from_json(one, reader) for one in raw]
 
 
 def _array_items(body: bytes, reader: _Reader) -> list[Any]:
     items = _attempt(reader.array, body)
     if items is not None:
         return list(items)
-    raw = _attempt(_RAW_ARRAY.decode, body)
+    raw = elements(body, EVENTS_MAX)
     if raw is None:
         raise InvalidEventError("Expected a JSON array of events as the body.")
     return [_from_json(one, reader) for one in raw]
 
 
 def _line_items(body: bytes, reader: _Reader) -> list[Any]:
+    if body.count(b"\n", 0, -1) >= EVENTS_MAX:
+        raise TooLargeError(f"Expected at most {EVENTS_MAX} lines, found more.")
     lines = [line for line in body.split(b"\n") if line and not line.isspace()]
     one = reader.one
     try:
         return [one(line) for line in lines]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
-    return [_from_json(line, reader) for line in lines]
+    # Files that were put together may have a mark before any line.
+    return [_from_json(line.removeprefix(_BYTE_ORDER_MARK), reader) for line in lines]
 
 
-def _from_json(content: "bytes | msgspec.Raw", reader: _Reader) -> Any:
+def _from_json(content: bytes, reader: _Reader) -> Any:
     """A wire struct, or the fault of an item."""
     wire = _attempt(reader.one, content)
-    return _shape_fault(_attempt(_ANYTHING.decode, content), reader) if wire is None else wire
+    return _mended(_attempt(_ANYTHING.decode, content), reader) if wire is None else wire
 
 
 def _from_object(item: object, reader: _Reader) -> Any:
     """A wire struct, or the fault of a mapping."""
     wire: Any = _attempt(partial(msgspec.convert, type=reader.wire), item)
-    return _shape_fault(item, reader) if wire is None else wire
+    return _mended(item, reader) if wire is None else wire
+
+
+def _mended(item: object, reader: _Reader) -> Any:
+    """An item that is no wire struct once more, where a leap second may be why; else its fault."""
+    ts = item.get(reader.names["ts"]) if isinstance(item, Mapping) else None
+    if isinstance(ts, str) and _LEAP_SECOND.match(ts):
+        moment = _attempt(moment_of, ts)
+        changed = {**item, reader.names["ts"]: moment}  # type: ignore[dict-item]
+        wire: Any = _attempt(partial(msgspec.convert, type=reader.wire), changed)
+        if moment is not None and wire is not None:
+            return wire
+    return _shape_fault(item, reader)
 
 
 _SHAPES: Final = {
@@ -281,6 +306,8 @@ _SHAPES: Final = {
     "event_id": (None, faults.BAD_EVENT_ID),
     "metadata": (None, faults.BAD_METADATA),
 }
+_TEXTS: Final = frozenset({"user_id", "op", "event_id"})
+_OPS: Final = frozenset(Op)
 
 
 def _shape_fault(item: object, reader: _Reader) -> Fault:
@@ -290,7 +317,12 @@ def _shape_fault(item: object, reader: _Reader) -> Fault:
     for name, (missing, wrong) in _SHAPES.items():
         value, kind = item.get(reader.names[name]), reader.types[name]
         if value is not None:
-            if _attempt(partial(msgspec.convert, type=kind), value) is None:
+            # The commonest types first: an exception for each item would be slow.
+            if name in _TEXTS:
+                fits = isinstance(value, str) and (name != "op" or value in _OPS)
+            else:
+                fits = _attempt(partial(msgspec.convert, type=kind), value) is not None
+            if not fits:
                 return wrong
         elif missing is not None and not (name == "op" and reader.types[name] != Op):
             return missing
@@ -329,7 +361,11 @@ class _Taker:
         op = wire.op or self._op_default
         assert op is not None, "the wire type requires op where there is no default"
         metadata = wire.metadata
-        day: dt.date | Fault = wire.day or self._day(wire)
+        removed = None if metadata is None or op is Op.ADD else metadata.days
+        days: Any = () if removed is None else _attempt(_DATES, removed)
+        if days is None:
+            return faults.BAD_DAYS
+        day: dt.date | Fault = wire.day or self._day(wire, days)
         if isinstance(day, Fault):
             return day
         if not self._first_day <= day <= self._last_day:
@@ -339,9 +375,10 @@ class _Taker:
             return faults.BAD_EVENT_ID
         if metadata is None:
             return RawEvent(user_id, op, day, event_id, (), _NO_LABELS)
-        days = self._days(op, metadata.days)
-        if isinstance(days, Fault):
-            return days
+        if removed is not None:
+            days = self._days(days)
+            if isinstance(days, Fault):
+                return days
         labels = {}
         for attribute, name in self._labels:
             value = getattr(metadata, attribute)
@@ -351,21 +388,14 @@ class _Taker:
                 labels[name] = value
         return RawEvent(user_id, op, day, event_id, days, labels)
 
-    def _day(self, wire: Any) -> dt.date | Fault:
+    def _day(self, wire: Any, days: Sequence[dt.date]) -> dt.date | Fault:
         """The day of an item without `day`."""
         if wire.ts is not None:
             return self._rules.day_of(wire.ts)
-        if wire.op is Op.REMOVE and wire.metadata is not None and wire.metadata.days:
-            first: dt.date = wire.metadata.days[0]
-            return first
-        return faults.NO_DAY
+        return days[0] if days else faults.NO_DAY
 
-    def _days(self, op: Op, days: list[dt.date] | None) -> tuple[dt.date, ...] | Fault:
+    def _days(self, days: list[dt.date]) -> tuple[dt.date, ...] | Fault:
         """The distinct days of a `-` that names several."""
-        if days is None:
-            return ()
-        if op is not Op.REMOVE:
-            return faults.DAYS_OF_ADD
         if not 1 <= len(days) <= REMOVED_DAYS_MAX:
             return faults.BAD_DAYS
         for day in days:

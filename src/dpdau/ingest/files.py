@@ -1,14 +1,16 @@
 """Files of events: NDJSON, CSV and Parquet, plain or in gzip or zstd, in chunks of bounded memory.
 
-Chunks of the same file are cut at the same places every time, so `batch.ingest` with the `position`
-of a chunk stores each of them once, however often the reading is killed and begun again.
+Chunks of the same file are cut at the same places every time, so a reader that names its batches
+after the `number` of the chunk stores each of them once, however often it is killed and begun
+again.
+
+A line is an event: in CSV too a quoted value ends on its line, so a quote that somebody forgot
+costs its own line and not those behind it.
 """
 
-import contextlib
 import csv
-import io
-import shutil
-import tempfile
+import itertools
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,14 +18,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from dpdau.domain import Op
 from dpdau.errors import NotFoundError, TooLargeError, UnsupportedMediaError
 from dpdau.ingest import rules as faults
 from dpdau.ingest.columns import DecodedTable, decode_table
@@ -35,10 +35,14 @@ __all__ = ["Chunk", "FileFormat", "read"]
 CHUNK_BYTES: Final = 8 << 20
 CHUNK_ROWS: Final = 500_000
 HEADER_BYTES_MAX: Final = 1 << 20
+PARQUET_UNPACKED_BYTES_MAX: Final = 256 << 20
 _PARQUET_BUFFER_BYTES: Final = 1 << 20
 
 _PARQUET_MAGIC: Final = b"PAR1"
 _COMPRESSIONS: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_LINE_END: Final = re.compile(rb"\r\n|\r|\n")
+_BAD_LINE: Final = b"!"
 _COMPRESSED_SUFFIXES: Final = {".gz", ".gzip", ".zst", ".zstd"}
 
 
@@ -68,7 +72,7 @@ class Chunk:
     `bytes_done` of `bytes_total` bytes of the file, as it lies on the disk, are behind its end.
     """
 
-    position: int
+    number: int
     decoded: Decoded | DecodedTable
     bytes_done: int
     bytes_total: int
@@ -95,15 +99,17 @@ def read(
         | the file | what happens |
         |---|---|
         | CSV or Parquet without the column `op` | every row is a `+` |
-        | NDJSON whose first object has no `op` | an object without `op` is a `+` |
-        | a CSV row with too many or too few columns | one rejection, `bad_row` |
+        | an item without `op` where items have one | as `rules.op_default` says, by itself |
+        | a CSV line with too many or too few columns | one rejection, `bad_row` |
+        | a CSV line with a quote that it does not close | one rejection, `bad_row` |
         | cut off or damaged | the chunks before the damage, then one error |
 
     Raises:
         NotFoundError: There is no such file, or it may not be read.
         UnsupportedMediaError: The format is not known, a column is missing, or the file is damaged;
             raised where the reading meets it.
-        TooLargeError: One line is longer than a chunk.
+        TooLargeError: One line is longer than a chunk, or Parquet inside gzip or zstd is larger
+            than `PARQUET_UNPACKED_BYTES_MAX`.
     """
     source = _open(path)
     kind = file_format or _guess(path, source)
@@ -130,7 +136,7 @@ def guarded(chunks: Iterator[Chunk], path: Path) -> Iterator[Chunk]:
             break
         if chunk is None:
             return
-        done = chunk.position + 1
+        done = chunk.number + 1
         yield chunk
     raise UnsupportedMediaError(
         f"Expected to read {path.name} to its end, found it cut off or damaged after"
@@ -201,17 +207,14 @@ def _guess(path: Path, source: _Source) -> FileFormat:
 
 def _read_ndjson(source: _Source, rules: Rules, chunk_bytes: int) -> Iterator[Chunk]:
     stream, tell = source.stream()
-    row, position, known = 0, 0, False
+    row = 0
     with stream:
-        for piece in _lines(stream, chunk_bytes):
-            if position == 0:
+        for number, piece in enumerate(_lines(stream, chunk_bytes)):
+            if number == 0:
                 _refuse_array(piece)
-            if not known:
-                known, rules = _with_op(piece, rules)
             decoded = _moved(decode(piece, Form.NDJSON, rules=rules), row)
             row += decoded.received
-            yield Chunk(position, decoded, min(tell(), source.bytes_total), source.bytes_total)
-            position += 1
+            yield Chunk(number, decoded, min(tell(), source.bytes_total), source.bytes_total)
 
 
 def _lines(stream: Any, chunk_bytes: int) -> Iterator[bytes]:
@@ -226,41 +229,25 @@ def _lines(stream: Any, chunk_bytes: int) -> Iterator[bytes]:
                     f"Expected lines below {chunk_bytes} bytes, found a longer one."
                 )
             continue
-        yield from _halved(rest + whole + newline)
+        yield from _pieces(rest + whole + newline)
         rest = tail
     if rest:
         yield rest
 
 
-def _halved(lines: bytes) -> Iterator[bytes]:
-    """The same lines in pieces that `decode` takes."""
-    if lines.count(b"\n") <= EVENTS_MAX:
-        yield lines
-        return
-    middle = lines.index(b"\n", len(lines) // 2) + 1
-    yield from _halved(lines[:middle])
-    yield from _halved(lines[middle:])
+def _pieces(lines: bytes) -> Iterator[bytes]:
+    """The same lines, at most `EVENTS_MAX` at a time."""
+    ends = [len(lines)]
+    if lines.count(b"\n") > EVENTS_MAX:
+        newlines = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n"))
+        ends = sorted({*(newlines[EVENTS_MAX - 1 :: EVENTS_MAX] + 1).tolist(), *ends})
+    for start, end in itertools.pairwise([0, *ends]):
+        yield lines[start:end]
 
 
 def _refuse_array(piece: bytes) -> None:
     if piece.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
         raise UnsupportedMediaError("Expected one event on each line, found a JSON array.")
-
-
-def _with_op(piece: bytes, rules: Rules) -> tuple[bool, Rules]:
-    """Whether a piece has an object, and the rules that follow from the first one.
-
-    Where it has no `op`, what has none is a `+`.
-    """
-    for line in piece.split(b"\n"):
-        try:
-            item = msgspec.json.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            continue
-        if isinstance(item, dict):
-            has_op = rules.fields.op in item
-            return True, rules if has_op else replace(rules, op_default=Op.ADD)
-    return False, rules
 
 
 def _read_csv(source: _Source, rules: Rules, delimiter: str, chunk_bytes: int) -> Iterator[Chunk]:
@@ -272,61 +259,72 @@ def _read_csv(source: _Source, rules: Rules, delimiter: str, chunk_bytes: int) -
             " column metadata."
         )
     columns = _columns(names, rules)
-    if b"\n" not in head and b"\r" not in head:
-        return
+    broken = _broken_line(delimiter)
+    stream, tell = source.stream()
+    row, number = 0, 0
+    with stream:
+        for piece in _without_header(_lines(stream, chunk_bytes)):
+            lines = broken.sub(_BAD_LINE, piece) if b'"' in piece else piece
+            table, bad = _csv_table(lines, names, columns, delimiter)
+            places = np.arange(row, row + table.num_rows + len(bad), dtype=np.int64)
+            row += places.size
+            lost = places[bad].tolist()
+            for decoded in _tables(table, rules, np.delete(places, bad), lost):
+                yield Chunk(number, decoded, min(tell(), source.bytes_total), source.bytes_total)
+                number += 1
+
+
+def _without_header(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The lines behind the first one, which ends as `_header` has it."""
+    _, *rest = _LINE_END.split(next(pieces, b""), maxsplit=1)
+    yield from rest
+    yield from pieces
+
+
+def _broken_line(delimiter: str) -> re.Pattern[bytes]:
+    """Finds the lines with a quote that is not closed, or that goes on behind its end.
+
+    Every repetition is possessive, so the search takes a time linear in the text.
+    """
+    mark = re.escape(delimiter.encode())
+    value = rb'(?:"(?:[^"\r\n]|"")*+"|[^"\r\n%b][^\r\n%b]*+|)' % (mark, mark)
+    whole = rb"%b(?:%b%b)*+(?=[\r\n]|\Z)" % (value, mark, value)
+    return re.compile(rb"(?<![^\r\n])(?!%b)[^\r\n]++" % whole)
+
+
+def _csv_table(
+    lines: bytes, names: list[str], columns: list[str], delimiter: str
+) -> tuple[Any, list[int]]:
+    """The good rows of some lines, and the places of the others among all of them."""
     bad: list[int] = []
 
     def skip(row: Any) -> str:
-        # The library counts the header as row 1.
-        bad.append(row.number - 2)
+        bad.append(row.number - 1)
         return "skip"
 
-    stream, tell = source.stream()
-    with stream:
-        reader = pa.csv.open_csv(
-            stream,
-            read_options=pa.csv.ReadOptions(use_threads=False, block_size=chunk_bytes),
-            parse_options=pa.csv.ParseOptions(
-                delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip
-            ),
-            convert_options=pa.csv.ConvertOptions(
-                include_columns=columns,
-                column_types=dict.fromkeys(columns, pa.binary()),
-                null_values=[""],
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-            ),
-        )
-        row, position, seen = 0, 0, 0
-        for batch in reader:
-            places, used = _places(batch.num_rows, row, np.array(bad[seen:], dtype=np.int64))
-            lost, seen = bad[seen : seen + used], seen + used
-            row += batch.num_rows + used
-            for decoded in _tables(batch, rules, places, lost):
-                yield Chunk(position, decoded, min(tell(), source.bytes_total), source.bytes_total)
-                position += 1
-    if bad[seen:]:
-        lost = bad[seen:]
-        rejected = [Rejection.of(one, faults.BAD_ROW) for one in lost]
-        decoded = Decoded([], rejected, len(lost))
-        yield Chunk(position, decoded, source.bytes_total, source.bytes_total)
-
-
-def _places(n: int, row: int, bad: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
-    """The places of n good rows from `row` on, and how many bad rows lie before their end.
-
-    The reader runs ahead, so `bad` (increasing) may also name rows of later batches.
-    """
-    good_before = bad - row - np.arange(bad.size)
-    rank = np.arange(n, dtype=np.int64)
-    places = row + rank + np.searchsorted(good_before, rank, side="right")
-    return places, int(np.searchsorted(good_before, n, side="right"))
+    # The blank line keeps the library from dropping a byte order mark that belongs to an id.
+    content = b"\n" + lines
+    table = pa.csv.read_csv(
+        pa.BufferReader(content),
+        read_options=pa.csv.ReadOptions(
+            use_threads=False, block_size=len(content) + 1, column_names=names
+        ),
+        parse_options=pa.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=skip),
+        convert_options=pa.csv.ConvertOptions(
+            include_columns=columns,
+            column_types=dict.fromkeys(columns, pa.binary()),
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        ),
+    )
+    return table, bad
 
 
 def _tables(
     batch: Any, rules: Rules, places: NDArray[np.int64], lost: list[int]
 ) -> Iterator[Decoded | DecodedTable]:
-    """A record batch in pieces that are not too long; lost rows go with the first."""
+    """Rows in pieces that are not too long; lost rows go with the first."""
     for start in range(0, max(batch.num_rows, 1), CHUNK_ROWS):
         part = batch.slice(start, CHUNK_ROWS)
         decoded = decode_table(part, rules=rules, row_index=places[start : start + CHUNK_ROWS])
@@ -340,9 +338,10 @@ def _tables(
 
 def _header(head: bytes, delimiter: str) -> list[str]:
     """The column names of a CSV file."""
-    text = head.decode("utf-8-sig", errors="replace")
+    line = _LINE_END.split(head.removeprefix(_BYTE_ORDER_MARK), maxsplit=1)[0]
     try:
-        names = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), None)
+        text = line.decode(errors="replace")
+        names = next(csv.reader([text], delimiter=delimiter, strict=True), None)
     except csv.Error:
         names = None
     if not names:
@@ -375,34 +374,39 @@ def _read_parquet(source: _Source, rules: Rules) -> Iterator[Chunk]:
     ):
         columns = _columns(file.schema_arrow.names, rules)
         rows = max(file.metadata.num_rows, 1)
-        row, position = 0, 0
+        row, number = 0, 0
         for batch in file.iter_batches(batch_size=CHUNK_ROWS, columns=columns):
             places = np.arange(row, row + batch.num_rows, dtype=np.int64)
             row += batch.num_rows
             for decoded in _tables(batch, rules, places, []):
                 done = source.bytes_total * row // rows
-                yield Chunk(position, decoded, done, source.bytes_total)
-                position += 1
+                yield Chunk(number, decoded, done, source.bytes_total)
+                number += 1
 
 
 def _seekable(source: _Source) -> Any:
-    """A file for a format that is read from its end; unpacked if need be, without a name."""
+    """A file for a format that is read from its end; unpacked into memory if need be."""
     stream, _ = source.stream()
     if source.compression is None:
         return stream
-    with contextlib.ExitStack() as stack:
-        unpacked = stack.enter_context(tempfile.TemporaryFile())
-        with stream:
-            shutil.copyfileobj(stream, unpacked, CHUNK_BYTES)
-        unpacked.seek(0)
-        stack.pop_all()
-    return unpacked
+    unpacked = bytearray()
+    with stream:
+        while content := stream.read(CHUNK_BYTES):
+            unpacked += content
+            if len(unpacked) > PARQUET_UNPACKED_BYTES_MAX:
+                raise TooLargeError(
+                    f"Expected at most {PARQUET_UNPACKED_BYTES_MAX} bytes of Parquet inside"
+                    f" {source.compression}, found more; unpack the file: Parquet is compressed"
+                    " inside."
+                )
+    return pa.BufferReader(unpacked)
 
 
 def _moved(decoded: Decoded, row: int) -> Decoded:
     """The same with rejections that start at a row."""
     if row == 0 or not decoded.rejected:
         return decoded
-    return replace(
-        decoded, rejected=[replace(one, index=one.index + row) for one in decoded.rejected]
-    )
+    moved = [
+        Rejection(row + one.index, one.code, one.field, one.message) for one in decoded.rejected
+    ]
+    return replace(decoded, rejected=moved)

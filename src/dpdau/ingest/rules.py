@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+import msgspec
+
 from dpdau.domain import Op
 from dpdau.errors import InvalidEventError, InvalidSettingError
 
@@ -39,8 +41,7 @@ class Fault(NamedTuple):
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(msgspec.Struct, frozen=True, gc=False):
     """One item that was not taken, by its place among the items received, from 0."""
 
     index: int
@@ -56,7 +57,9 @@ class Rejection:
 
 _Code = RejectionCode
 NOT_AN_OBJECT: Final = Fault(_Code.BAD_JSON, None, "Expected one JSON object in UTF-8.")
-BAD_ROW: Final = Fault(_Code.BAD_ROW, None, "Expected as many columns as the header has.")
+BAD_ROW: Final = Fault(
+    _Code.BAD_ROW, None, "Expected as many columns as the header has, and each quote closed."
+)
 NO_USER_ID: Final = Fault(_Code.MISSING_FIELD, "user_id", "Expected the field user_id.")
 NO_OP: Final = Fault(_Code.MISSING_FIELD, "op", "Expected the field op.")
 NO_DAY: Final = Fault(_Code.MISSING_FIELD, "day", "Expected the field day or the field ts.")
@@ -87,9 +90,6 @@ BAD_LABEL: Final = Fault(
 )
 BAD_DAYS: Final = Fault(
     _Code.BAD_METADATA, "metadata.days", f"Expected 1..{REMOVED_DAYS_MAX} dates YYYY-MM-DD."
-)
-DAYS_OF_ADD: Final = Fault(
-    _Code.BAD_METADATA, "metadata.days", 'Expected days only where op is "-": send one "+" a day.'
 )
 
 

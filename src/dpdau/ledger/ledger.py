@@ -1,7 +1,7 @@
 """The ledger: what was spent and what was said, the only spender and the system of record."""
 
 import datetime as dt
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -171,14 +171,14 @@ class Ledger:
 
     def series(
         self,
-        windows: Mapping[Metric, int],
+        metrics: Sequence[Metric],
         first: dt.date,
         last: dt.date,
         segment: Segment | None = None,
     ) -> list[Release]:
-        """The newest release of each metric (with its window) and day, in day order."""
+        """The newest release of each metric, window and day, in day order."""
         return self._transactions.read(
-            "series", lambda connection: newest_series(connection, windows, first, last, segment)
+            "series", lambda connection: newest_series(connection, metrics, first, last, segment)
         )
 
     def plans(
@@ -200,9 +200,11 @@ class Ledger:
             The allowances that the budget has now.
 
         Raises:
-            InvalidPlanError: It has `ALLOWANCES_MAX` already.
+            InvalidPlanError: It has `ALLOWANCES_MAX` already, or no reason is given.
         """
         budget_id = budget_id_of(metric, period)
+        if not reason.strip():
+            raise InvalidPlanError("Expected a reason for the grant, found none.")
 
         def unit(chain: Chain) -> int:
             if count_allowances(chain.connection, budget_id) >= ALLOWANCES_MAX:

@@ -2,11 +2,11 @@
 
 import datetime as dt
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, Select, func, select, tuple_
+from sqlalchemy import Connection, Select, func, select
 
 from dpdau.domain import Metric, Release, Segment, Window
 from dpdau.errors import InvalidPlanError
@@ -103,28 +103,25 @@ def release_page(
 
 def newest_series(
     connection: Connection,
-    windows: Mapping[Metric, int],
+    metrics: Sequence[Metric],
     first: dt.date,
     last: dt.date,
     segment: Segment | None,
 ) -> list[Release]:
-    """The newest release of each metric and day, in day order, then in the order of `windows`."""
-    if not windows:
-        return []
-    pairs = [(metric.value, days) for metric, days in windows.items()]
+    """The newest release of each metric, window and day: by day, then in the order of `metrics`."""
     newest = (
         select(func.max(releases.c.seq))
         .where(
-            tuple_(releases.c.metric, releases.c.window_days).in_(pairs),
+            releases.c.metric.in_([metric.value for metric in metrics]),
             releases.c.day.between(first.isoformat(), last.isoformat()),
             _is_segment(segment),
         )
-        .group_by(releases.c.metric, releases.c.day)
+        .group_by(releases.c.metric, releases.c.window_days, releases.c.day)
     )
     bodies = connection.execute(select(releases.c.body).where(releases.c.seq.in_(newest)))
-    order = {metric: place for place, metric in enumerate(windows)}
+    order = {metric: place for place, metric in enumerate(metrics)}
     found = [release_from_json(body) for body in bodies.scalars()]
-    return sorted(found, key=lambda one: (one.window.end, order[one.metric]))
+    return sorted(found, key=lambda one: (one.window.end, order[one.metric], one.window.days))
 
 
 def plan_page(

@@ -16,7 +16,7 @@ COUNT_LIMIT: Final = 2**62
 """Counts at or beyond ±2⁶² are refused, so that a release fits 64 bits with room for noise."""
 SENSITIVITY_MAX: Final = 1_000_000
 COVERAGE_MAX: Final = 1 - 1e-9
-"""Beyond it the tail is too thin for a double to tell neighbouring quantiles apart."""
+"""Beyond it the tail is too thin for a double to tell neighboring quantiles apart."""
 
 StateT = TypeVar("StateT")
 

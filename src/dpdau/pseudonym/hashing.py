@@ -18,6 +18,7 @@ from dpdau.pseudonym.keyring import EpochKey
 # One `person` for each use of a key keeps the uses independent.
 _PERSON_USER: Final = b"dau-v1"
 _PERSON_EVENT: Final = b"dau-event-v1"
+_PERSON_BATCH: Final = b"dau-batch-v1"
 
 
 class Pseudonymizer:
@@ -34,7 +35,7 @@ class Pseudonymizer:
     Args:
         keys: The live keys, newest first; at least one.
 
-    Source: BLAKE2, RFC 7693, keyed mode; `person` is the personalisation of its parameter block.
+    Source: BLAKE2, RFC 7693, keyed mode; `person` is the personalization of its parameter block.
     """
 
     def __init__(self, keys: Sequence[EpochKey]) -> None:
@@ -42,6 +43,7 @@ class Pseudonymizer:
         self.epoch_ids: Final = tuple(one.epoch_id for one in keys)
         self._users = tuple(_hasher(one.key, _PERSON_USER) for one in keys)
         self._events = _hasher(keys[0].key, _PERSON_EVENT)
+        self._batches = hashlib.blake2b(key=keys[0].key, digest_size=16, person=_PERSON_BATCH)
 
     def __repr__(self) -> str:
         return f"Pseudonymizer(epoch_ids={self.epoch_ids}, keys=<private>)"
@@ -88,7 +90,7 @@ class Pseudonymizer:
 
         Guarantee: an id is one of its user: the same id sent for two users is two ids, so that
         nobody's event can make another's a duplicate. They are under the newest key only: an id
-        that was sent before a rotation is not recognised after it.
+        that was sent before a rotation is not recognized after it.
 
         Raises:
             InvalidEventError: An id has no UTF-8 form.
@@ -101,6 +103,16 @@ class Pseudonymizer:
         assert len(owners) == 8 * len(contents)
         owned = [owners[8 * place : 8 * place + 8] + one for place, one in enumerate(contents)]
         return np.maximum(_hash_all(self._events, owned), np.uint64(1))
+
+    def batch_id(self, sent: str) -> str:
+        """The keyed hash of a sender's batch id, 32 hexadecimal digits.
+
+        Guarantee: without the key it tells nothing of the id, which may be made of a user id. It is
+        under the newest key only, as an event id is.
+        """
+        one = self._batches.copy()
+        one.update(sent.encode("utf-8", "surrogatepass"))
+        return one.hexdigest()
 
 
 def _hasher(key: bytes, person: bytes) -> "hashlib.blake2b":

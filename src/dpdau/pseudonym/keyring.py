@@ -208,7 +208,7 @@ def _derive(secret: bytes, salt: bytes, person: bytes) -> bytes:
 
 
 def _fingerprint(secret: bytes) -> bytes:
-    """What is stored to recognise the secret."""
+    """What is stored to recognize the secret."""
     return hashlib.blake2b(key=secret, person=_PERSON_FINGERPRINT, digest_size=16).digest()
 
 

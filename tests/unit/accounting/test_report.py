@@ -147,7 +147,7 @@ def test_gaussian_figures_bound_the_exact_loss(sigma: float, sensitivity: int) -
 
 @pytest.mark.parametrize("sigma", [0.7, 2.0, 9.0])
 def test_gaussian_orders_are_order_times_rho(sigma: float) -> None:
-    """By summation, the Rényi divergence of neighbours is at most α ρ, which the curve charges."""
+    """By summation, the Rényi divergence of neighbors is at most α ρ, which the curve charges."""
     found = _report([_gaussian(str(Fraction(sigma)))])
     folded = laws.gaussian_law(sigma)
     _, p = laws.signed(np.pad(folded, (0, 1)))

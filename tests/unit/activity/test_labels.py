@@ -38,7 +38,7 @@ def test_a_combined_row_acts_as_both(first: int, second: int, value: int | None)
 
 @given(codes=st.lists(CODES, min_size=3, max_size=3))
 def test_combining_is_associative(codes: list[int]) -> None:
-    """Which neighbours are combined first does not matter."""
+    """Which neighbors are combined first does not matter."""
     a, b, c = (column(code) for code in codes)
     left = labels.combine(labels.combine(a, b), c)
     right = labels.combine(a, labels.combine(b, c))

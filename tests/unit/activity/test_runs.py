@@ -80,7 +80,7 @@ def test_merging_a_few_rows_equals_merging_by_hand(older: dict, newer: dict) -> 
 
 @given(first=entries(20), second=entries(20), third=entries(20))
 def test_merging_is_associative(first: dict, second: dict, third: dict) -> None:
-    """Which neighbours are merged first does not matter."""
+    """Which neighbors are merged first does not matter."""
     a, b, c = rows(first), rows(second), rows(third)
     left = merge_rows(MASKS, merge_rows(MASKS, a, b), c)
     right = merge_rows(MASKS, a, merge_rows(MASKS, b, c))

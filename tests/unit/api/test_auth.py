@@ -107,6 +107,8 @@ def test_without_keys_everyone_on_this_machine_is_an_admin(open_http: httpx.Clie
         {"Host": "rebound.example.org"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
     ],
 )
 def test_without_keys_a_web_page_can_do_nothing(

@@ -17,7 +17,7 @@ from dpdau import __version__
 from dpdau.api.routes import CSV_COLUMNS
 from dpdau.app import App
 from dpdau.domain import Scope
-from dpdau.errors import StoreUnavailableError
+from dpdau.errors import LedgerCorruptError, StoreUnavailableError
 from in_process import service
 from products import DAY, event, product, send
 
@@ -77,7 +77,7 @@ def test_one_event_is_taken(http: httpx.Client) -> None:
 
     expected = {"ingested": 1, "received": 1, "accepted": 1, "duplicate": 0, "late": 0}
     assert 202 == answer.status_code
-    assert {**expected, "rejected": []} == answer.json()
+    assert {**expected, "rejected": [], "rejected_count": 0} == answer.json()
 
 
 def test_bad_items_are_named_and_the_rest_is_taken(http: httpx.Client) -> None:
@@ -91,7 +91,7 @@ def test_bad_items_are_named_and_the_rest_is_taken(http: httpx.Client) -> None:
     ]
     assert all(one["field"] and one["message"] for one in body["rejected"])
     assert body["received"] == (
-        body["accepted"] + body["duplicate"] + body["late"] + len(body["rejected"])
+        body["accepted"] + body["duplicate"] + body["late"] + body["rejected_count"]
     )
 
 
@@ -118,12 +118,10 @@ def test_batches_in_both_forms_and_all_encodings(
     assert (202, 2) == (answer.status_code, answer.json()["accepted"])
 
 
-@pytest.mark.parametrize(
-    "header", [{"Idempotency-Key": "batch-1"}, {"Batch-Position": "3"}], ids=["id", "position"]
-)
-def test_a_batch_sent_twice_is_taken_once(http: httpx.Client, header: dict[str, str]) -> None:
-    """Under the same id, or the same place and content, the second batch is duplicate."""
+def test_a_batch_sent_twice_is_taken_once(http: httpx.Client) -> None:
+    """Under the same id the second batch is duplicate."""
     batch = [event("u1"), event("u2")]
+    header = {"Idempotency-Key": "batch-1"}
 
     first = http.post("/events", json=batch, headers=header).json()
     second = http.post("/events", json=batch, headers=header).json()
@@ -320,8 +318,6 @@ def test_an_ended_key_is_unknown(app: App) -> None:
         ("/event", {}, b'{"event": {}, "events": []}', (422, BAD_EVENT)),
         ("/events", {"Idempotency-Key": "x" * 257}, b"[]", (422, BAD_EVENT)),
         ("/events", {"Idempotency-Key": ""}, b"[]", (422, BAD_EVENT)),
-        ("/events", {"Batch-Position": "-1"}, b"[]", (422, BAD_EVENT)),
-        ("/events", {"Batch-Position": str(2**63)}, b"[]", (422, BAD_EVENT)),
     ],
 )
 def test_bodies_that_are_refused(
@@ -354,6 +350,12 @@ def test_a_body_without_a_length_is_limited_too(shared_http: httpx.Client) -> No
     "path",
     [
         "/dau/yesterday",
+        "/dau/0",
+        "/dau/1793491200",
+        f"/dau/{CLOSED_DAY}T00:00:00Z",
+        "/wau?end=0",
+        "/budget/dau?day=0",
+        f"/series?from=0&to={CLOSED_DAY}",
         "/dau/2026-02-30",
         f"/dau/{CLOSED_DAY}?window=7",
         f"/dau/{CLOSED_DAY}?segment=platform",
@@ -381,8 +383,37 @@ def test_questions_that_are_refused(shared_http: httpx.Client, path: str) -> Non
 
 
 @pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/budget/canary-user", "'dau', 'wau' or 'mau'"),
+        (f"/dau/{CLOSED_DAY}?segment=canary-user%3Dx", "(platform)"),
+        (f"/series?from={CLOSED_DAY}&to={CLOSED_DAY}&segment=canary-user%3Dx", "(platform)"),
+        (f"/mau?end={CLOSED_DAY}&segment=canary-user", "dimension"),
+    ],
+)
+def test_words_that_are_not_known_are_not_repeated(
+    shared_http: httpx.Client, path: str, expected: str
+) -> None:
+    """A refused metric or dimension answers with what is known, not with what was asked for."""
+    answer = shared_http.get(path)
+
+    assert (422, "invalid_plan") == refusal(answer)
+    assert expected in answer.json()["detail"] or "pattern" in answer.json()["detail"]
+    assert "canary-user" not in answer.text
+
+
+@pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b'{"metric": "dau"}', b'{"metric": "dau", "day": "2026-03-10", "x":1}'],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"metric": "dau"}',
+        b'{"metric": "dau", "day": 0}',
+        b'{"metric": "dau", "day": "0"}',
+        b'{"metric": "dau", "day": "2026-03-10", "window": true}',
+        b'{"metric": "dau", "day": "2026-03-10", "x":1}',
+    ],
 )
 def test_plans_that_are_refused(shared_http: httpx.Client, body: bytes) -> None:
     """A body that is no plan answers 422."""
@@ -422,10 +453,28 @@ def test_a_store_that_cannot_write_answers_503(
     monkeypatch.setattr(app, "ingest", fail)
     monkeypatch.setattr(app, "check_ready", fail)
 
-    for answer in (http.post("/event", json={"event": event("u1")}), http.get("/readyz")):
-        assert (503, "store_unavailable") == refusal(answer)
-        assert "1" == answer.headers["retry-after"]
+    taken, ready = http.post("/event", json={"event": event("u1")}), http.get("/readyz")
+
+    assert [(503, "store_unavailable"), (503, "unavailable")] == [refusal(taken), refusal(ready)]
+    assert ["1", "1"] == [one.headers["retry-after"] for one in (taken, ready)]
     assert 200 == http.get("/healthz").status_code
+
+
+def test_a_service_that_is_not_ready_says_nothing_of_why(
+    app: App, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probe asks for no key: neither message nor facts of the failure are in its answer."""
+
+    def fail() -> None:
+        raise LedgerCorruptError("Expected /srv/secret-place/ledger.", path="/srv/secret-place")
+
+    monkeypatch.setattr(app, "check_ready", fail)
+
+    answer = http.get("/readyz", headers={"X-API-Key": ""})
+
+    assert (503, "unavailable") == refusal(answer)
+    assert ["type", "title", "status", "code", "detail"] == list(answer.json())
+    assert "secret-place" not in f"{answer.headers}{answer.text}"
 
 
 def test_exact_values_leave_only_where_asked_for(tmp_path: Path) -> None:

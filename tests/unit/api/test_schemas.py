@@ -1,15 +1,17 @@
 """The documented shapes are the shapes of the nouns."""
 
+import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from dpdau.api.schemas import (
     AnswerShape,
     BudgetShape,
+    Day,
     IngestShape,
     PlanRequest,
     QuoteShape,
@@ -46,6 +48,8 @@ def test_the_shapes_are_what_is_sent(tmp_path: Path) -> None:
     [
         lambda body: {**body, "metric": "yau"},
         lambda body: {**body, "window": 65},
+        lambda body: {**body, "window": "28"},
+        lambda body: {**body, "window": True},
         lambda body: {**body, "segment": "platform"},
         lambda body: {**body, "fresh": True},
         lambda body: {"metric": body["metric"]},
@@ -58,3 +62,40 @@ def test_a_plan_request_is_checked(change: Callable[[dict[str, Any]], dict[str, 
 
     with pytest.raises(ValidationError):
         PlanRequest.model_validate(change(body))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        0,
+        1793491200,
+        1793491200.0,
+        True,
+        None,
+        "0",
+        "1793491200",
+        "2026-3-10",
+        "20260310",
+        "2026-W11-2",
+        " 2026-03-10",
+        "2026-03-10\n",
+        "2026-03-10T00:00:00Z",
+        "2026-02-30",
+        "0000-01-01",
+        "٢٠٢٦-٠٣-١٠",
+        dt.datetime(2026, 3, 10, tzinfo=dt.UTC),
+    ],
+)
+def test_a_day_is_a_text_of_one_form(value: object) -> None:
+    """Only YYYY-MM-DD is a day; the refusal says so and does not repeat what was sent."""
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(Day).validate_python(value)
+
+    assert ["Expected a day as YYYY-MM-DD"] == [one["msg"] for one in caught.value.errors()]
+
+
+def test_a_day_in_its_form_is_read() -> None:
+    """Years have four digits, also the first ones."""
+    days = [TypeAdapter(Day).validate_python(text) for text in ("2026-03-10", "0001-01-01")]
+
+    assert [dt.date(2026, 3, 10), dt.date(1, 1, 1)] == days

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from dpdau.api.protocol import HEAD_BYTES_MAX
 from dpdau.api.server import STUCK_EXIT_CODE, serve
 from dpdau.domain import Metric
 from dpdau.errors import InvalidSettingError
@@ -21,6 +22,7 @@ from products import API_KEY, DAY, event, product
 
 TESTS = Path(__file__).parents[2]
 CANARY = "canary-user-19c4"
+FLOOD_BYTES = 150 << 20
 CHILD = """
 import sys
 from pathlib import Path
@@ -152,3 +154,22 @@ def test_an_address_in_use_is_an_error_and_not_an_exit(tmp_path: Path) -> None:
 
         with pytest.raises(InvalidSettingError, match="can be bound"):
             serve(app, host="127.0.0.1", port=port)
+
+
+def test_a_head_without_end_is_cut_off(tmp_path: Path) -> None:
+    """Over a socket and without a key: 431 at the limit, and a flood ends the connection."""
+    with child(tmp_path, drain_seconds=1) as one:
+        with socket.create_connection(("127.0.0.1", one.port), timeout=30) as asking:
+            start = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: "
+            asking.sendall(start + b"a" * (HEAD_BYTES_MAX - len(start) + 1))
+            answer = b"".join(iter(lambda: asking.recv(65536), b""))
+        with (
+            socket.create_connection(("127.0.0.1", one.port), timeout=30) as asking,
+            pytest.raises(ConnectionError),
+        ):
+            asking.sendall(start + b"a" * FLOOD_BYTES)
+        alive = httpx.get(f"{one.url}/healthz")
+
+    assert answer.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+    assert "request_header_fields_too_large" == json.loads(answer.partition(b"\r\n\r\n")[2])["code"]
+    assert 200 == alive.status_code

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
 
 from dpdau.api.traffic import LATENCY_SAMPLES_MAX, LatencyWindow
 from dpdau.app import App
@@ -88,7 +88,7 @@ def test_every_answer_carries_the_same_headers(shared_http: httpx.Client) -> Non
 
 def test_latency_percentiles_over_a_bounded_window() -> None:
     """Nearest rank: p50 and p99 of 1..100; old samples leave."""
-    metrics = Metrics(CollectorRegistry())
+    metrics = Metrics()
     window = LatencyWindow(metrics)
     value = metrics.registry.get_sample_value
 
@@ -107,7 +107,7 @@ def test_latency_percentiles_over_a_bounded_window() -> None:
 def test_counters_by_route_and_status(tmp_path: Path) -> None:
     """Requests, refusals and latencies are counted under templates, on the app's own registry."""
     with product(tmp_path) as app:
-        app.metrics = Metrics(CollectorRegistry())
+        app.metrics = Metrics()
         with service(app) as http:
             http.post("/event", json={"event": event(CANARY)})
             http.delete(f"/users/{CANARY}")
@@ -122,3 +122,50 @@ def test_counters_by_route_and_status(tmp_path: Path) -> None:
     assert 'dpdau_refusals_total{code="invalid_plan"} 1.0' in text
     assert "dp_request_latency_ms_p99 " in text
     assert CANARY not in text
+
+
+def metrics_after(root: Path, events: int) -> dict[str, set[tuple[str, str, float]]]:
+    """What `/metrics` says after one batch; of what measures time, only how often it did."""
+    with product(root) as app:
+        app.metrics = Metrics()
+        with service(app) as http:
+            batch = [event(f"{CANARY}-{number}") for number in range(events)]
+            assert events == http.post("/events", json=batch).json()["accepted"]
+            http.get("/dau/2026-03-10")
+            text = http.get("/metrics", headers={"X-API-Key": ""}).text
+    return {
+        family.name: {
+            (sample.name, str(sorted(sample.labels.items())), sample.value)
+            for sample in family.samples
+            if not sample.name.endswith(("_sum", "_bucket", "_p50", "_p99"))
+        }
+        for family in text_string_to_metric_families(text)
+        if not family.name.endswith("_created")
+    }
+
+
+def test_metrics_do_not_follow_the_number_of_events(tmp_path: Path) -> None:
+    """After 3 and after 700 events the counters are the same, and they are a closed list."""
+    few, many = metrics_after(tmp_path / "few", 3), metrics_after(tmp_path / "many", 700)
+
+    assert few == many
+    assert {
+        "dpdau_releases",
+        "dpdau_refusals",
+        "dpdau_erasures",
+        "dpdau_budget_spent_ratio",
+        "http_requests",
+        "http_request_duration_seconds",
+        "dp_request_latency_ms_p50",
+        "dp_request_latency_ms_p99",
+    } == set(few)
+
+
+def test_the_access_log_has_no_sizes(tmp_path: Path, log: io.StringIO) -> None:
+    """An ingest request is one line on any level, without a number of events or bytes."""
+    with product(tmp_path) as app, service(app) as http:
+        http.post("/events", json=[event(f"u{number}") for number in range(7)])
+
+    written = [json.loads(one) for one in log.getvalue().splitlines()]
+    members = {"event", "level", "logger", "timestamp", "method", "route", "status", "caller"}
+    assert [members | {"duration_ms"}] == [set(one) for one in written if one["logger"] == "api"]

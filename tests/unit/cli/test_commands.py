@@ -195,12 +195,66 @@ def test_erase_takes_the_user_out(loaded: Path, ask: Callable[..., Any]) -> None
     assert [2] == [row["exact"] for row in rows]
 
 
-def test_a_file_read_again_changes_nothing(loaded: Path, ask: Callable[..., Any]) -> None:
-    """The same file, also under another name, is a duplicate as a whole."""
-    (loaded / "again.ndjson").write_bytes((loaded / "events.ndjson").read_bytes())
-    report = ask("ingest", "--from", "again.ndjson")
+def test_a_file_read_again_under_its_name_changes_nothing(
+    home: Path, ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a kill the rest is taken, and then nothing; other events in between stay."""
+    from dpdau.ingest import files
 
-    assert (14, 0, 14) == (report["received"], report["accepted"], report["duplicate"])
+    monkeypatch.setattr(files, "EVENTS_MAX", 4)
+    lines = [json.dumps({"user_id": f"u{n}", "op": "+", "day": DAYS[0]}) for n in range(10)]
+    (home / "e.ndjson").write_text("\n".join(lines[:4]) + "\n")
+    words = ["ingest", "--from", "e.ndjson", "--batch-id", "january"]
+    ask(*words)
+    (home / "minus.csv").write_text(f"user_id,op,day\nu0,-,{DAYS[0]}\n")
+    ask("ingest", "--from", "minus.csv")
+    (home / "e.ndjson").write_text("\n".join(lines) + "\n")
+    reports = [ask(*words) for _ in "12"]
+
+    assert [(6, 4), (0, 10)] == [(one["accepted"], one["duplicate"]) for one in reports]
+    assert 9 == exact(ask, DAYS[0])
+
+
+def test_a_file_read_again_without_a_name_is_applied_again(
+    home: Path, ask: Callable[..., Any]
+) -> None:
+    """The last event in arrival order decides: in, out, in is in."""
+    for name, op in (("p", "+"), ("m", "-")):
+        (home / f"{name}.csv").write_text(f"user_id,op,day\nu,{op},{DAYS[0]}\n")
+    reports = [ask("ingest", "--from", f"{name}.csv") for name in "pmp"]
+
+    assert [(1, 0)] * 3 == [(one["accepted"], one["duplicate"]) for one in reports]
+    assert 1 == exact(ask, DAYS[0])
+
+
+@pytest.mark.parametrize("name", ["", " ", "a b", "x" * 201, "é", "a\n"])
+def test_a_batch_id_that_no_header_carries_is_refused(
+    home: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """The same names are good here and over HTTP."""
+    (home / "p.csv").write_text(f"user_id,op,day\nu,+,{DAYS[0]}\n")
+
+    assert 2 == run(["ingest", "--from", "p.csv", "--batch-id", name])
+    assert "invalid_event" in capsys.readouterr().err
+
+
+def test_a_default_op_is_asked_for(home: Path, ask: Callable[..., Any]) -> None:
+    """NDJSON without `op` is rejected line by line, unless --default-op says what it means."""
+    line = json.dumps({"user_id": "u", "day": DAYS[0]})
+    (home / "e.ndjson").write_text(f"{line}\n{line}\n")
+    plain = ask("ingest", "--from", "e.ndjson")
+    added = ask("ingest", "--from", "e.ndjson", "--default-op", "+")
+
+    assert (0, 2) == (plain["accepted"], plain["rejected_count"])
+    assert {"missing_field"} == {one["code"] for one in plain["rejected"]}
+    assert (2, 0) == (added["accepted"], added["rejected_count"])
+    assert 2 == run(["ingest", "--from", "e.ndjson", "--default-op", "?"])
+
+
+def exact(ask: Callable[..., Any], day: str) -> int:
+    """The exact count of a day."""
+    (row,) = ask("exact", "--metrics", "dau", "--from", day, "--to", day)
+    return int(row["exact"])
 
 
 def test_bad_rows_are_named_and_the_rest_is_taken(
@@ -340,8 +394,10 @@ def test_a_start_without_any_key_is_refused(home: Path, capsys: pytest.CaptureFi
 def test_the_real_data_set_is_read_by_name(home: Path, ask: Callable[..., Any]) -> None:
     """`ingest --from cdnow` reads 69,659 purchases of 1997-01-01..1998-06-30."""
     report = ask("ingest", "--from", "cdnow")
+    again = ask("ingest", "--from", "cdnow")
     first = dt.date(1997, 1, 1).isoformat()
     rows = ask("exact", "--metrics", "dau", "--from", first, "--to", first)
 
     assert (69_659, 69_659) == (report["received"], report["accepted"])
+    assert (69_659, 0) == (again["duplicate"], again["accepted"])
     assert rows[0]["exact"] > 0

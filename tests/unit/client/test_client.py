@@ -4,7 +4,9 @@ import datetime as dt
 import json
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -173,8 +175,6 @@ def test_rejections_of_both_sides_keep_their_place(app: App, client: Client) -> 
     """What this side refused and what the service refused stand under the index of the batch."""
     far = DAY + dt.timedelta(days=60)
     events = [event("u1"), event(""), event("u2", far), event("u3"), event("u4", far)]
-    from dataclasses import replace
-
     rules = replace(app.rules(), today=far)
 
     report = client.ingest(decode_objects(events, rules=rules))
@@ -185,28 +185,69 @@ def test_rejections_of_both_sides_keep_their_place(app: App, client: Client) -> 
     ]
 
 
-@pytest.mark.parametrize("identity", [{"batch_id": "b"}, {"position": 4}])
+@pytest.mark.parametrize(("limit", "value"), [("PART_BYTES_MAX", 400), ("EVENTS_MAX", 5)])
 def test_a_large_batch_goes_in_parts_once(
-    app: App, client: Client, monkeypatch: pytest.MonkeyPatch, identity: dict[str, object]
+    app: App, client: Client, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
 ) -> None:
     """Parts add up, keep their indexes, and are taken once however often the batch is sent."""
-    monkeypatch.setattr(module, "PART_BYTES_MAX", 400)
+    monkeypatch.setattr(module, limit, value)
     events = [event(f"user-{number}") for number in range(20)] + [event("late", DAY)]
     decoded = decode_objects(events, rules=app.rules())
 
-    first = client.ingest(decoded, **identity)
-    second = client.ingest(decoded, **identity)
+    first = client.ingest(decoded, batch_id="b")
+    second = client.ingest(decoded, batch_id="b")
 
     assert (21, 21, 0) == (first.received, first.accepted, first.duplicate)
     assert (21, 0, 21) == (second.received, second.accepted, second.duplicate)
 
 
-def test_a_chunk_that_was_taken_here_is_known_to_the_service(app: App, client: Client) -> None:
-    """A chunk of a file has the same identity in the process and over HTTP."""
+def test_a_batch_that_was_taken_here_is_known_to_the_service(app: App, client: Client) -> None:
+    """A batch has the same id in the process and over HTTP."""
     decoded = decode_objects([event("u1"), event("u2")], rules=app.rules())
-    app.ingest(decoded, position=7)
+    app.ingest(decoded, batch_id="january:7")
 
-    assert 2 == client.ingest(decoded, position=7).duplicate
+    assert 2 == client.ingest(decoded, batch_id="january:7").duplicate
+
+
+def test_a_part_does_not_stand_for_its_batch(
+    app: App, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of which only the first part arrived is taken as a whole by another way."""
+    decoded = decode_objects([event("u1"), event("u2")], rules=app.rules())
+    monkeypatch.setattr(module, "EVENTS_MAX", 1)
+    asked = client._ask
+    parts: list[object] = []
+
+    def cut_off(method: str, path: str, **options: Any) -> Any:
+        if parts:
+            raise ServiceUnreachableError("Expected an answer, found none.")
+        parts.append(options)
+        return asked(method, path, **options)
+
+    monkeypatch.setattr(client, "_ask", cut_off)
+    with pytest.raises(ServiceUnreachableError):
+        client.ingest(decoded, batch_id="b")
+
+    assert 2 == app.ingest(decoded, batch_id="b").accepted
+
+
+def test_rejections_of_many_parts_are_counted_and_the_first_listed(
+    app: App, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report is of bounded size and adds up, whichever side rejected."""
+    far = DAY + dt.timedelta(days=60)
+    monkeypatch.setattr(module, "EVENTS_MAX", 700)
+    events = [
+        event("u1"),
+        *(event("") for _ in range(300)),
+        *(event("u", far) for _ in range(1500)),
+    ]
+    decoded = decode_objects(events, rules=replace(app.rules(), today=far))
+
+    report = client.ingest(decoded)
+
+    assert (1801, 1, 1800) == (report.received, report.accepted, report.rejected_count)
+    assert list(range(1, 1001)) == [one.index for one in report.rejected]
 
 
 def test_an_empty_batch_sends_nothing(app: App) -> None:

@@ -13,7 +13,7 @@ from dpdau.activity.store import Applied
 from dpdau.domain import Event, EventBatch, Op, day_number
 from dpdau.errors import TooLargeError
 from dpdau.ingest import batch as batches
-from dpdau.ingest.batch import IngestReport, build, content_id, events_of, from_arrow, ingest
+from dpdau.ingest.batch import IngestReport, build, events_of, from_arrow, ingest
 from dpdau.ingest.columns import decode_table
 from dpdau.ingest.event import Decoded, RawEvent, decode_objects
 from dpdau.ingest.rules import NO_OP, Rejection, RejectionCode, Rules
@@ -129,7 +129,7 @@ def test_a_batch_id_and_offsets_go_along() -> None:
     """The sender's id and the source's offsets are stored with the rows."""
     batch = build(read({}), USERS, batch_id="b", offsets={"topic-0": 7})
 
-    assert ("b", {"topic-0": 7}) == (batch.batch_id, batch.offsets)
+    assert (USERS.batch_id("b"), {"topic-0": 7}) == (batch.batch_id, batch.offsets)
 
 
 @given(ROWS)
@@ -220,48 +220,23 @@ def test_too_many_rows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
 
-def test_the_id_of_a_chunk_depends_on_what_would_be_stored() -> None:
-    """The same events at the same place have the same id; any change gives another."""
-    base = read({"user_id": "a"}, {"user_id": "b", "metadata": {"platform": "ios"}})
-    dimensions = ("platform",)
-    same = content_id(build(base, USERS, dimensions=dimensions), 0)
-    others = [
-        content_id(build(base, USERS, dimensions=dimensions), 1),
-        content_id(build(base, USERS), 0),
-        content_id(build(base, Pseudonymizer([OLD]), dimensions=dimensions), 0),
-        *(
-            content_id(build(read(*items), USERS, dimensions=dimensions), 0)
-            for items in (
-                [{"user_id": "b", "metadata": {"platform": "ios"}}, {"user_id": "a"}],
-                [{"user_id": "a"}, {"user_id": "b", "metadata": {"platform": "web"}}],
-                [{"user_id": "a"}, {"user_id": "b"}],
-                [{"user_id": "a", "op": "-"}, {"user_id": "b", "metadata": {"platform": "ios"}}],
-                [
-                    {"user_id": "a", "day": "2026-02-02"},
-                    {"user_id": "b", "metadata": {"platform": "ios"}},
-                ],
-                [
-                    {"user_id": "a", "event_id": "e"},
-                    {"user_id": "b", "metadata": {"platform": "ios"}},
-                ],
-                [{"user_id": "a"}],
-            )
-        ),
-    ]
-
-    assert same == content_id(build(base, USERS, dimensions=dimensions), 0)
-    assert len({same, *others}) == 1 + len(others)
-
-
-def test_a_chunk_is_stored_once_at_its_place() -> None:
-    """A repeated chunk at another place of a file is not taken for the first one."""
+def test_the_same_events_sent_again_without_an_id_are_applied_again() -> None:
+    """No id is made from content: one user's event would decide whether others' are taken."""
     store = Store()
-    reports = [
-        ingest(read({}), store=store, pseudonymizer=USERS, position=position)  # type: ignore[arg-type]
-        for position in (0, 1, 0)
-    ]
+    reports = [ingest(read({}), store=store, pseudonymizer=USERS) for _ in "12"]  # type: ignore[arg-type]
 
-    assert [(1, 0), (1, 0), (0, 1)] == [(one.accepted, one.duplicate) for one in reports]
+    assert [(1, 0), (1, 0)] == [(one.accepted, one.duplicate) for one in reports]
+    assert [None, None] == [one.batch_id for one in store.batches]
+
+
+def test_an_answer_lists_the_first_rejections_and_counts_all() -> None:
+    """A body of bad items does not become an answer many times its size."""
+    decoded = read(*({"op": "?"} for _ in range(1_500)))
+    report = ingest(decoded, store=Store(), pseudonymizer=USERS)  # type: ignore[arg-type]
+    body = report.to_json()
+
+    assert (1_500, 1_500) == (body["received"], body["rejected_count"])
+    assert list(range(1_000)) == [one["index"] for one in body["rejected"]]
 
 
 def test_nothing_shows_an_id() -> None:

@@ -320,7 +320,7 @@ def test_a_table_of_another_shape_is_refused_as_a_whole(bad: pa.Table) -> None:
 
 def test_too_many_rows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The number of rows has a limit."""
-    monkeypatch.setattr(columns, "EVENTS_MAX", 2)
+    monkeypatch.setattr(columns, "ROWS_MAX", 2)
 
     with pytest.raises(TooLargeError):
         decode_table(table(user_id=["a"] * 3), rules=RULES)

@@ -60,10 +60,10 @@ FAULTS: list[tuple[dict[str, Any], str, str | None]] = [
     ({"metadata": {"platform": 1}}, "bad_metadata", "metadata"),
     ({"metadata": {"platform": ""}}, "bad_metadata", "metadata"),
     ({"metadata": {"platform": "x" * 65}}, "bad_metadata", "metadata"),
-    ({"metadata": {"days": ["2026-02-01"]}}, "bad_metadata", "metadata.days"),
     ({"op": "-", "metadata": {"days": []}}, "bad_metadata", "metadata.days"),
     ({"op": "-", "metadata": {"days": ["2026-02-01"] * 401}}, "bad_metadata", "metadata.days"),
-    ({"op": "-", "metadata": {"days": ["2026-02-31"]}}, "bad_metadata", "metadata"),
+    ({"op": "-", "metadata": {"days": ["2026-02-31"]}}, "bad_metadata", "metadata.days"),
+    ({"op": "-", "metadata": {"days": "2026-02-01"}}, "bad_metadata", "metadata.days"),
     ({"op": "-", "metadata": {"days": ["2026-04-01"]}}, "future_day", "metadata.days"),
     ({"op": "-", "metadata": {"days": ["2024-04-01"]}}, "too_old", "metadata.days"),
 ]
@@ -201,13 +201,101 @@ def test_a_body_may_be_empty(content: bytes, form: Form) -> None:
     assert 0 == decode(content, form, rules=RULES).received
 
 
-def test_too_many_events_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The number of items of a body has a limit."""
+@pytest.mark.parametrize("form", list(Form))
+@pytest.mark.parametrize("item", [GOOD, 1], ids=["good", "bad"])
+def test_too_many_events_are_refused(
+    form: Form, item: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of items of a body has a limit, whatever they are."""
     monkeypatch.setattr(events, "EVENTS_MAX", 3)
 
-    assert 3 == decode(body([GOOD] * 3, Form.ARRAY), Form.ARRAY, rules=RULES).received
+    assert 3 == decode(body([item] * 3, form), form, rules=RULES).received
     with pytest.raises(TooLargeError):
-        decode(body([GOOD] * 4, Form.ARRAY), Form.ARRAY, rules=RULES)
+        decode(body([item] * 4, form), form, rules=RULES)
+
+
+@pytest.mark.parametrize("form", [Form.ARRAY, Form.NDJSON])
+def test_a_limit_is_met_before_any_item_is_looked_at(
+    form: Form, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body of millions of tiny bad items is refused without one fault being made."""
+    monkeypatch.setattr(events, "_from_json", lambda *_: pytest.fail("an item was read"))
+    content = {Form.ARRAY: b"[" + b"1," * 500_000 + b"1]", Form.NDJSON: b"1\n" * 500_000}[form]
+
+    with pytest.raises(TooLargeError):
+        decode(content, form, rules=RULES)
+
+
+def test_a_last_newline_and_a_last_line_without_one_count_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The limit of lines is the same for both."""
+    monkeypatch.setattr(events, "EVENTS_MAX", 3)
+    content = body([GOOD] * 3, Form.NDJSON)
+
+    assert 3 == decode(content, Form.NDJSON, rules=RULES).received
+    assert 3 == decode(content + b"\n", Form.NDJSON, rules=RULES).received
+
+
+UNREADABLE = {
+    "half a character": rb'"\ud83d"',
+    "deep lists": b"[" * 1_500 + b"]" * 1_500,
+    "deep objects": b'{"a":' * 1_500 + b"1" + b"}" * 1_500,
+    "brackets in strings": rb'"]}[{,\"],\\", nonsense',
+    "a word": b"nonsense",
+}
+
+
+@pytest.mark.parametrize("odd", UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize("form", list(Form))
+def test_an_item_that_no_reader_takes_costs_itself_alone(odd: bytes, form: Form) -> None:
+    """Whatever stands in a field that is not even kept, the rest of the batch is taken."""
+    good = json.dumps(GOOD).encode()
+    bad = good[:-1] + b', "metadata": {"x": %b}}' % odd
+    items = {Form.NDJSON: b"\n"}.get(form, b" ,\n").join([good, bad, good])
+    content = {
+        Form.NDJSON: items,
+        Form.ARRAY: b"[%b]" % items,
+        Form.ENVELOPE: b'{"note": %b, "ev\\u0065nts": [%b]}' % (b"[1]", items),
+    }[form]
+
+    decoded = decode(content, form, rules=RULES)
+
+    assert [GOOD_EVENT, GOOD_EVENT] == decoded.events
+    assert [(1, RejectionCode.BAD_JSON)] == [(one.index, one.code) for one in decoded.rejected]
+
+
+@pytest.mark.parametrize("days", [["2026-02-01"], [], ["never"], 7, None, {"a": 1}])
+def test_days_of_an_addition_are_not_looked_at(days: object) -> None:
+    """`days` belongs to `-`; beside a `+` it is a key like any other that is not kept."""
+    item = {**GOOD, "metadata": {"days": days}}
+
+    assert all([GOOD_EVENT] == decoded.events for decoded in every_form([item]))
+
+
+def test_a_day_is_not_taken_from_the_days_of_an_addition() -> None:
+    """A `+` names its own day."""
+    item = {"user_id": "u", "op": "+", "metadata": {"days": ["2026-02-01"]}}
+
+    for decoded in every_form([item]):
+        assert ["day"] == [one.field for one in decoded.rejected]
+
+
+@pytest.mark.parametrize(
+    ("ts", "day"),
+    [
+        ("2016-12-31T23:59:60Z", "2016-12-31"),
+        ("2016-12-31T23:59:60.5Z", "2016-12-31"),
+        ("2017-01-01 00:59:60+01:00", "2016-12-31"),
+        ("2017-01-01T00:00:61Z", None),
+        ("2017-01-32T00:00:60Z", None),
+    ],
+)
+def test_a_leap_second_is_the_second_before_it(ts: str, day: str | None) -> None:
+    """RFC 3339 allows second 60; no later one."""
+    for decoded in every_form([{"user_id": "u", "op": "+", "ts": ts}], Rules(TODAY)):
+        assert [day] if day else [] == [one.day.isoformat() for one in decoded.events]
+        assert ([] if day else ["ts"]) == [one.field for one in decoded.rejected]
 
 
 @pytest.mark.parametrize(

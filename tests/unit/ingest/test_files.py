@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,11 @@ import pytest
 from dpdau.domain import Op
 from dpdau.errors import DpdauError, NotFoundError, TooLargeError, UnsupportedMediaError
 from dpdau.ingest import files
-from dpdau.ingest.batch import build, content_id
 from dpdau.ingest.event import RawEvent
 from dpdau.ingest.files import Chunk, FileFormat, read
 from dpdau.ingest.rules import Fields, Rejection, RejectionCode, Rules
-from dpdau.pseudonym import EpochKey, Pseudonymizer
 
 RULES = Rules(dt.date(2026, 3, 1), dimensions=("platform",))
-USERS = Pseudonymizer([EpochKey(1, b"k" * 32)])
 CANARY = "canary-88aa01"
 ROWS: list[dict[str, Any]] = [
     {
@@ -51,7 +49,7 @@ def csv(rows: list[dict[str, Any]]) -> bytes:
     """Rows as CSV with one more column."""
     lines = ["user_id,note,op,day,platform"]
     lines += [
-        f'{row["user_id"]},"a ""b"",\nc",{row["op"]},{row["day"]},{row["platform"] or ""}'
+        f'{row["user_id"]},"a ""b"", c",{row["op"]},{row["day"]},{row["platform"] or ""}'
         for row in rows
     ]
     return "\n".join(lines).encode()
@@ -121,7 +119,7 @@ def test_every_form_and_packing_gives_the_same_events(
 
     assert expected() == events(chunks)
     assert len(chunks) > 2
-    assert list(range(len(chunks))) == [chunk.position for chunk in chunks]
+    assert list(range(len(chunks))) == [chunk.number for chunk in chunks]
     done = [chunk.bytes_done for chunk in chunks]
     assert done == sorted(done)
     assert {path.stat().st_size} == {chunk.bytes_total for chunk in chunks}
@@ -145,19 +143,19 @@ def test_a_named_format_wins_over_the_suffix(tmp_path: Path) -> None:
 
 
 def test_chunks_are_cut_at_the_same_places_every_time(tmp_path: Path) -> None:
-    """So their ids are equal in a second reading, also under another name and packing."""
+    """So a second reading, also of another packing, gives each number the same events."""
     plain = put(tmp_path, "a.csv", csv(ROWS))
     packed = put(tmp_path, "b.csv.gz", gzip.compress(csv(ROWS)))
-    ids = [
+    first, *others = (
         [
-            content_id(build(chunk.decoded, USERS), chunk.position)
+            (chunk.number, chunk.decoded.events)
             for chunk in read(path, rules=RULES, chunk_bytes=3000)
         ]
         for path in (plain, plain, packed)
-    ]
+    )
 
-    assert ids[0] == ids[1] == ids[2]
-    assert len(set(ids[0])) == len(ids[0])
+    assert [first, first] == others
+    assert len(first) > 2
 
 
 @pytest.mark.parametrize("chunk_bytes", [90, 200, 1 << 20])
@@ -272,7 +270,7 @@ def test_what_is_no_parquet_is_one_clear_error(content: bytes, tmp_path: Path) -
         ("e.json", b'[{"user_id": "canary-88aa01"}]'),
         ("e.dat", b"canary-88aa01 2026-02-01"),
         ("e", b""),
-        ("e.csv", b'user_id,day\n"canary-88aa01,2026-02-01\n' + b"b,2026-02-01\n" * 2_000),
+        ("e.csv", b'user_id,day,"canary-88aa01\nb,2026-02-01,x\n'),
     ],
 )
 def test_a_file_of_another_shape_is_one_clear_error(
@@ -348,27 +346,106 @@ def test_garbage_of_tiny_lines_does_not_pass_the_limit(
     assert list(range(1_000)) == [one.index for one in rejections(chunks)]
 
 
+@pytest.mark.parametrize("first", ['{"user_id":"a","op":"+","day":"2026-02-01"}', "broken", None])
+def test_no_line_says_what_another_without_op_means(first: str | None, tmp_path: Path) -> None:
+    """In NDJSON an item without `op` is rejected, or as the default says, whatever is before it."""
+    lines = ([first] if first else []) + ['{"user_id":"b","day":"2026-02-01"}'] * 3
+    path = put(tmp_path, "e.ndjson", "\n".join(lines).encode())
+    named = {}
+    for default in (None, Op.ADD, Op.REMOVE):
+        chunks = list(read(path, rules=replace(RULES, op_default=default)))
+        named[default] = [one.op for one in events(chunks) if one.user_id == "b"]
+        missing = [one for one in rejections(chunks) if one.code is RejectionCode.MISSING_FIELD]
+        assert (3 if default is None else 0) == len(missing)
+
+    assert {None: [], Op.ADD: [Op.ADD] * 3, Op.REMOVE: [Op.REMOVE] * 3} == named
+
+
 @pytest.mark.parametrize(
-    ("lines", "ops"),
+    "extra", [{}, {"metadata": {"platform": "ios"}}], ids=["plain", "metadata"]
+)
+def test_columns_without_ops_are_additions(extra: dict[str, Any], tmp_path: Path) -> None:
+    """A file without the column `op` holds `+` only, in CSV, in Parquet and with metadata."""
+    table = pa.Table.from_pylist([{"user_id": "a", "day": "2026-02-01", **extra}])
+    pa.parquet.write_table(table, tmp_path / "e.parquet")
+    put(tmp_path, "e.csv", b"user_id,day\na,2026-02-01\n")
+
+    for name in ("e.parquet", "e.csv"):
+        found = events(list(read(tmp_path / name, rules=RULES)))
+        assert [("a", Op.ADD)] == [(one.user_id, one.op) for one in found]
+
+
+@pytest.mark.parametrize(
+    "line",
     [
-        (
-            ['{"user_id":"a","day":"2026-02-01"}', '{"user_id":"b","op":"-","day":"2026-02-01"}'],
-            [Op.ADD, Op.REMOVE],
-        ),
-        (
-            ['{"user_id":"a","op":"+","day":"2026-02-01"}', '{"user_id":"b","day":"2026-02-01"}'],
-            [Op.ADD],
-        ),
-        (["broken", '{"user_id":"a","day":"2026-02-01"}'], [Op.ADD]),
+        b'"eve,2026-02-01,n',
+        b'eve,2026-02-01,"n',
+        b'eve,2026-02-01,"a "b" c"',
+        b'eve,2026-02-01,"',
+        b'"eve"x,2026-02-01,n',
+        b'x"y,2026-02-01,"z',
+        b'"""',
     ],
 )
-def test_the_first_object_says_whether_a_file_has_ops(
-    lines: list[str], ops: list[Op], tmp_path: Path
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("chunk_bytes", [90, 1 << 20])
+def test_a_quote_that_is_not_closed_costs_its_line_alone(
+    line: bytes, end: bytes, chunk_bytes: int, tmp_path: Path
 ) -> None:
-    """A log of visits needs no op; in a log with ops, a missing one is a fault."""
-    chunks = list(read(put(tmp_path, "e.ndjson", "\n".join(lines).encode()), rules=RULES))
+    """It swallows no line behind it, be there another quote or none; good quotes stay good."""
+    good = [
+        b"a,2026-02-01,n",
+        b'"b",2026-02-01,"1, ""2"""',
+        b'c,2026-02-01,5" wide',
+        b"d,2026-02-01,",
+    ]
+    lines = [b"user_id,day,note", *good, line, *good, line, *good]
+    chunks = list(
+        read(put(tmp_path, "e.csv", end.join(lines)), rules=RULES, chunk_bytes=chunk_bytes)
+    )
 
-    assert ops == [one.op for one in events(chunks)]
+    assert list("abcd" * 3) == [one.user_id for one in events(chunks)]
+    assert [(4, RejectionCode.BAD_ROW), (9, RejectionCode.BAD_ROW)] == [
+        (one.index, one.code) for one in rejections(chunks)
+    ]
+
+
+def test_a_mark_at_the_edge_of_a_chunk_is_part_of_the_id(tmp_path: Path) -> None:
+    """Where a chunk begins, which hangs on the lines before, changes no user id."""
+    lines = ["user_id,day", *["\ufeffu,2026-02-01"] * 40]
+    path = put(tmp_path, "e.csv", "\n".join(lines).encode())
+    chunks = list(read(path, rules=RULES, chunk_bytes=60))
+
+    assert len(chunks) > 2
+    assert {"\ufeffu"} == {one.user_id for one in events(chunks)}
+
+
+def test_blank_lines_before_a_long_one_are_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many lines in the first half of a piece and one in the second end, and lose nothing."""
+    monkeypatch.setattr(files, "EVENTS_MAX", 100)
+    long = {**ROWS[0], "platform": None, "user_id": "x" * 256}
+    path = put(tmp_path, "e.ndjson", b"\n" * 1_100 + ndjson([long]).replace(b"null", b'"y"') * 50)
+    chunks = list(read(path, rules=RULES))
+
+    assert 50 == len(events(chunks))
+    assert list(range(len(chunks))) == [chunk.number for chunk in chunks]
+
+
+@pytest.mark.parametrize("packed", [".gz", ".zst"])
+def test_packed_parquet_stays_in_memory_up_to_a_limit(
+    packed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Raw ids are never written to a disk, and what would not fit is refused."""
+    path = put(tmp_path, f"e.parquet{packed}", PACKERS[packed](parquet(ROWS)))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    assert expected() == events(list(read(path, rules=RULES)))
+
+    monkeypatch.setattr(files, "PARQUET_UNPACKED_BYTES_MAX", 1_000)
+    with pytest.raises(TooLargeError, match="unpack the file"):
+        list(read(path, rules=RULES))
 
 
 def test_columns_may_have_other_names_and_another_delimiter(tmp_path: Path) -> None:

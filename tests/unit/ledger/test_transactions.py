@@ -73,7 +73,7 @@ def test_whatever_is_shown_is_covered(
         case "page":
             shower.releases()
         case "series":
-            shower.series({Metric.DAU: 1}, DAY, DAY)
+            shower.series([Metric.DAU], DAY, DAY)
     shower.close()
 
     assert (1, 5) == (stopped, mark_body(tmp_path)["seq"])

@@ -156,6 +156,16 @@ def test_event_ids_have_their_own_hash_and_are_never_0(two: Keyring) -> None:
     assert (hashed != 0).all()
 
 
+def test_batch_ids_have_their_own_keyed_hash(two: Keyring) -> None:
+    """The same id has the same hash under one key, another under another, and is not in it."""
+    newest, oldest = (Pseudonymizer([key]) for key in two.live(ROTATION))
+
+    assert newest.batch_id("ada") == Pseudonymizer(two.live(ROTATION)).batch_id("ada")
+    assert 3 == len({newest.batch_id("ada"), newest.batch_id("bob"), oldest.batch_id("ada")})
+    assert f"{newest.one('ada')[0]:x}" not in newest.batch_id("ada")
+    assert 32 == len(newest.batch_id("ada\udcff"))
+
+
 def test_an_event_id_is_one_of_its_user(two: Keyring) -> None:
     """The same id sent for two users is two ids, so nobody can make another's a duplicate."""
     users = Pseudonymizer(two.live(ROTATION))

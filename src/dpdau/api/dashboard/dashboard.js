@@ -7,6 +7,7 @@ const HEIGHT = 260;
 const MARGIN = { left: 70, right: 16, top: 12, bottom: 28 };
 const DAY_MS = 86400000;
 const PAGES_MAX = 20;
+const METRICS = ["dau", "wau", "mau"];
 const byId = (id) => document.getElementById(id);
 
 async function get(path, query) {
@@ -62,7 +63,9 @@ function draw(releases) {
     const name = `${one.metric}, ${one.window_days} days`;
     groups.set(name, [...(groups.get(name) || []), one]);
   }
-  byId("charts").replaceChildren(...[...groups].flatMap(([name, rows]) => chart(name, rows)));
+  const rank = ([, rows]) => METRICS.indexOf(rows[0].metric) * 100 + rows[0].window_days;
+  const ordered = [...groups].sort((one, other) => rank(one) - rank(other));
+  byId("charts").replaceChildren(...ordered.flatMap(([name, rows]) => chart(name, rows)));
 }
 
 function row(one) {
@@ -88,7 +91,7 @@ function chart(name, rows) {
     + (WIDTH - MARGIN.left - MARGIN.right) * (last > first ? (day - first) / (last - first) : 0.5);
   const y = (value) => HEIGHT - MARGIN.bottom
     - (HEIGHT - MARGIN.top - MARGIN.bottom) * (value - low) / (high - low);
-  const at = (pick) => rows.map((one, index) => `${x(days[index])},${y(pick(one))}`);
+  const at = (run, pick) => run.map((index) => `${x(days[index])},${y(pick(rows[index]))}`);
   const svg = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" });
   svg.setAttribute("aria-label", `${name}: released estimates with 95 % bands`);
   for (const value of [low, (low + high) / 2, high]) {
@@ -98,12 +101,15 @@ function chart(name, rows) {
       label(Math.round(value).toLocaleString(), 4, at_y + 4),
     );
   }
+  for (const run of runsOf(days)) {
+    const upper = at(run, (one) => one.upper_95);
+    const lower = at(run, (one) => one.lower_95).reverse();
+    svg.append(
+      shape("polygon", { class: "band", points: [...upper, ...lower].join(" ") }),
+      shape("polyline", { class: "line", points: at(run, (one) => one.estimate).join(" ") }),
+    );
+  }
   svg.append(
-    shape("polygon", {
-      class: "band",
-      points: [...at((one) => one.upper_95), ...at((one) => one.lower_95).reverse()].join(" "),
-    }),
-    shape("polyline", { class: "line", points: at((one) => one.estimate).join(" ") }),
     ...rows.map((one, index) => shape("circle", {
       class: "dot", cx: x(days[index]), cy: y(one.estimate), r: 3,
     })),
@@ -113,6 +119,16 @@ function chart(name, rows) {
   const title = document.createElement("h2");
   title.textContent = name;
   return [title, svg];
+}
+
+// Days that follow each other; nothing is drawn across days that were not released.
+function runsOf(days) {
+  const runs = [];
+  days.forEach((day, index) => {
+    if (index && day === days[index - 1] + 1) runs[runs.length - 1].push(index);
+    else runs.push([index]);
+  });
+  return runs;
 }
 
 function shape(name, attributes) {
