@@ -43,6 +43,7 @@ def test_every_asset_of_the_page_is_served(keyless_http: httpx.Client) -> None:
 
     types = {path: keyless_http.get(path).headers["content-type"] for path in linked}
     assert {
+        "/assets/icon.svg": "image/svg+xml",
         "/assets/style.css": "text/css; charset=utf-8",
         "/assets/dashboard.js": "text/javascript; charset=utf-8",
         "/docs": "text/html; charset=utf-8",

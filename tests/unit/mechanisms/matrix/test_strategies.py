@@ -41,7 +41,7 @@ def test_shipped_certificates_hold(key: StrategyKey) -> None:
     """Class, integer sensitivity, error and lower bound come out again as they are stated."""
     certified = load(DATA, key)
     verify(certified)
-    assert 0 < certified.gap < 0.012
+    assert 0 < certified.gap < 0.0095
 
 
 def test_shipped_files_are_the_listed_ones_and_small() -> None:
@@ -55,10 +55,10 @@ def test_shipped_files_are_the_listed_ones_and_small() -> None:
 @pytest.mark.parametrize(
     ("horizon", "window", "error", "stddevs"),
     [
-        (31, 30, 6.64, {Metric.DAU: 4.06, Metric.WAU: 3.86, Metric.MAU: 3.56}),
-        (30, 30, 6.57, {Metric.DAU: 4.03, Metric.WAU: 3.81, Metric.MAU: 3.53}),
-        (29, 30, 6.49, {Metric.DAU: 4.00, Metric.WAU: 3.76, Metric.MAU: 3.49}),
-        (28, 30, 6.40, {Metric.DAU: 3.97, Metric.WAU: 3.71, Metric.MAU: 3.46}),
+        (31, 30, 6.63, {Metric.DAU: 4.06, Metric.WAU: 3.86, Metric.MAU: 3.56}),
+        (30, 30, 6.55, {Metric.DAU: 4.01, Metric.WAU: 3.81, Metric.MAU: 3.53}),
+        (29, 30, 6.48, {Metric.DAU: 3.95, Metric.WAU: 3.76, Metric.MAU: 3.49}),
+        (28, 30, 6.39, {Metric.DAU: 3.90, Metric.WAU: 3.71, Metric.MAU: 3.46}),
         (31, 28, 6.64, {Metric.DAU: 4.06, Metric.WAU: 3.86, Metric.MAU: 3.56}),
     ],
 )

@@ -1,0 +1,1 @@
+"""Correlated noise for many releases under one charge: classes, covariance, lattice, strategies."""
