@@ -36,7 +36,7 @@ Patch = pytest.MonkeyPatch
 DAYS, WAU_DAYS, MAU_DAYS = 31, 7, 30
 BEFORE = MAU_DAYS - 1
 CLASS = ContributionClass(DAYS, (WAU_DAYS, MAU_DAYS), daily=True)
-MONTHS = 1_500
+MONTHS = 400
 RHO = rho_cap(Fraction(3), Fraction(1, 10**6))
 
 
