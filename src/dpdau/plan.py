@@ -86,6 +86,11 @@ class Plan:
         }
 
 
+def own_windows(mau_window_days: int) -> dict[Metric, int]:
+    """The days of each metric's own window."""
+    return {Metric.DAU: 1, Metric.WAU: WAU_WINDOW_DAYS, Metric.MAU: mau_window_days}
+
+
 def question(
     metric: Metric,
     day: dt.date,
@@ -100,7 +105,7 @@ def question(
     Raises:
         InvalidPlanError: A window that the metric does not have.
     """
-    own = {Metric.DAU: 1, Metric.WAU: WAU_WINDOW_DAYS, Metric.MAU: terms.mau_window_days}[metric]
+    own = own_windows(terms.mau_window_days)[metric]
     if metric is not Metric.MAU and window_days not in (None, own):
         raise InvalidPlanError(
             f"Expected a window of {own} days for {metric}, found {window_days}; "

@@ -21,7 +21,12 @@ from starlette.concurrency import run_in_threadpool
 
 from dpdau.app import App, system_clock
 from dpdau.domain import Caller, Scope
-from dpdau.errors import NotAuthenticatedError, NotAuthorizedError, RateLimitedError
+from dpdau.errors import (
+    InvalidSettingError,
+    NotAuthenticatedError,
+    NotAuthorizedError,
+    RateLimitedError,
+)
 
 RATE_LIMIT: Final = "1000/second"
 API_KEY_LENGTH_MAX: Final = 512
@@ -160,6 +165,17 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def require_loopback(host: str, *, no_auth: bool, unsafe_debug: bool) -> None:
+    """Refuses to bind what must stay on this machine to an address that others can reach.
+
+    Raises:
+        InvalidSettingError: One of the flags is on and the host is not loopback.
+    """
+    for flag, on in (("--no-auth", no_auth), ("--unsafe-debug", unsafe_debug)):
+        if on and not is_loopback(host):
+            raise InvalidSettingError(f"Expected a loopback host with {flag}, found {host!r}.")
 
 
 def _require_local(request: Request) -> None:

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from dpdau import __version__
 from dpdau.api import openapi, pages, problems, routes, traffic
-from dpdau.api.auth import RATE_LIMIT, Gate, RateLimiter, is_loopback
+from dpdau.api.auth import RATE_LIMIT, Gate, RateLimiter, require_loopback
 from dpdau.api.bodies import BODY_BYTES_MAX, BodyReader
 from dpdau.api.protocol import BoundedHttpProtocol
 from dpdau.api.readiness import Readiness
@@ -104,9 +104,7 @@ def serve(
     Raises:
         InvalidSettingError: `no_auth` or `unsafe_debug` on an address that others can reach.
     """
-    for name, on in (("--no-auth", no_auth), ("--unsafe-debug", unsafe_debug)):
-        if on and not is_loopback(host):
-            raise InvalidSettingError(f"Expected a loopback host with {name}, found {host!r}.")
+    require_loopback(host, no_auth=no_auth, unsafe_debug=unsafe_debug)
     api = create_api(
         app,
         no_auth=no_auth,

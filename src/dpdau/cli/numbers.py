@@ -21,7 +21,7 @@ from dpdau.cli.session import (
     settings,
     verbs,
 )
-from dpdau.domain import WAU_WINDOW_DAYS, Metric, parse_day
+from dpdau.domain import Metric, parse_day
 from dpdau.errors import InvalidPlanError
 
 FreshOption = Annotated[
@@ -198,13 +198,10 @@ def exact(
 ) -> None:
     """Print exact counts. They are private: this is recorded in the audit log."""
     from dpdau.cli.output import ERR
+    from dpdau.plan import own_windows
 
     named = parse_segment(segment)
-    windows = {
-        Metric.DAU: 1,
-        Metric.WAU: WAU_WINDOW_DAYS,
-        Metric.MAU: settings().MAU_WINDOW_DAYS if window is None else window,
-    }
+    windows = own_windows(settings().MAU_WINDOW_DAYS if window is None else window)
     asked = {metric: windows[metric] for metric in parse_metrics(metrics)}
     start = parse_day(first)
     with local_app(read_only=True) as app:

@@ -55,14 +55,12 @@ def serve(
     ] = False,
 ) -> None:
     """Run the HTTP service."""
-    from dpdau.api.auth import is_loopback
+    from dpdau.api.auth import require_loopback
     from dpdau.api.server import serve as serve_http
     from dpdau.app import App
     from dpdau.telemetry import Metrics, configure_logs
 
-    for flag, on in (("--no-auth", no_auth), ("--unsafe-debug", unsafe_debug)):
-        if on and not is_loopback(host):
-            raise InvalidSettingError(f"Expected a loopback --host with {flag}, found {host!r}.")
+    require_loopback(host, no_auth=no_auth, unsafe_debug=unsafe_debug)
     loaded = demo_settings(settings().DATA_DIR) if demo else settings()
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     app = App.open(loaded, serve_at=url, metrics=Metrics(), unsafe_debug=unsafe_debug)
