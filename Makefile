@@ -75,4 +75,4 @@ strategies: setup ## Solve the shipped noise strategies again (minutes)
 
 lock: setup ## Resolve the dependencies again into requirements.lock (no index addresses)
 	@$(BIN)/uv lock --quiet --upgrade
-	@$(BIN)/uv export --quiet --no-header --no-annotate --no-emit-project --all-groups -o requirements.lock
+	@$(BIN)/uv export --quiet --no-header --no-annotate --no-emit-project --all-groups --all-extras -o requirements.lock
