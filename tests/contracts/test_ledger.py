@@ -1,7 +1,7 @@
 """What every ledger promises, whatever database is behind it."""
 
 import datetime as dt
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,48 +12,28 @@ from sqlalchemy import create_engine, exc, text
 from dpdau.accounting.budget import Cost
 from dpdau.accounting.calibration import rho_cap
 from dpdau.domain import Metric, Release, Scope, Segment, Window
-from dpdau.errors import BudgetExhaustedError, InvalidPlanError, LedgerUnavailableError
+from dpdau.errors import (
+    BudgetExhaustedError,
+    InvalidPlanError,
+    LedgerUnavailableError,
+)
 from dpdau.ledger import Ledger, release_to_json
 from dpdau.ledger.tables import APPEND_ONLY
 from simulation.ledger_cases import (
     DAY,
     NOW,
-    Ticking,
     budget,
     gaussian,
     laplace,
     mark_of,
+    open_month,
     release,
     request,
     spend,
-    url_of,
     zcdp_budget,
 )
 
 Opener = Callable[[], Ledger]
-
-
-@pytest.fixture(params=["sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database of each kind that holds a ledger."""
-    assert "sqlite" == request.param
-    return url_of(tmp_path)
-
-
-@pytest.fixture
-def opener(url: str, tmp_path: Path) -> Opener:
-    """Opens the ledger, again and again."""
-    return lambda: Ledger(url, mark_path=mark_of(tmp_path), clock=Ticking())
-
-
-@pytest.fixture
-def ledger(opener: Opener) -> Iterator[Ledger]:
-    """An empty ledger, which must be sound at the end of each test."""
-    one = opener()
-    yield one
-    problems = one.verify().problems
-    one.close()
-    assert () == problems
 
 
 def test_step_charges_and_stores(ledger: Ledger) -> None:
@@ -388,6 +368,7 @@ def test_mark_that_cannot_move_stops_the_probe(ledger: Ledger, tmp_path: Path) -
 def test_database_refuses_changes(ledger: Ledger, url: str, table: str, change: str) -> None:
     """No row of an append-only table can be changed or taken out, whoever is connected."""
     spend(ledger, "a")
+    open_month(ledger)
     ledger.grant("dau", "2026-02", actor="ada", reason="more")
     key_id, _ = ledger.keys.create("ci", [Scope.READ], None)
     ledger.keys.revoke(key_id)

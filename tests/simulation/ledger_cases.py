@@ -6,17 +6,27 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 from dpdau.accounting.budget import Budget, FilterName
-from dpdau.accounting.events import Charge, DiscreteGaussianEvent, DiscreteLaplaceEvent, DpEvent
+from dpdau.accounting.events import (
+    Charge,
+    DiscreteGaussianEvent,
+    DiscreteLaplaceEvent,
+    DpEvent,
+    LatticeGaussianEvent,
+)
 from dpdau.domain import Metric, NeighboringRelation, Release, Segment, Window
-from dpdau.ledger import Ledger, StepRequest
+from dpdau.ledger import Ledger, OpenRequest, StepRequest
 
 NOW = dt.datetime(2026, 3, 1, 12, 0, 0, 250, tzinfo=dt.UTC)
 DAY = dt.date(2026, 2, 3)
 MEMORY = Path("/dev/shm")
+DIGEST = "5a" * 32
+DAY_STEPS = 3
+"""Releases of one day of a small month plan."""
 
 
 class Ticking:
@@ -143,6 +153,86 @@ def release(
         version="0.0.0",
         released_at=NOW,
     )
+
+
+def lattice(scale: str = "10") -> LatticeGaussianEvent:
+    """The event of a month plan whose user reaches two mechanisms: ρ = 1/scale²."""
+    return LatticeGaussianEvent(
+        sensitivity_squared=1,
+        scales=(Fraction(scale),) * 2,
+        epsilon=Fraction(10),
+        delta=Fraction("1e-6"),
+    )
+
+
+def plan_budget(period: str = "2026-02", *, cap: str = "3") -> Budget:
+    """The budget of a month's plan."""
+    return Budget(
+        budget_id=f"plan:{period}",
+        metric="plan",
+        period=period,
+        filter_name=FilterName.ZCDP,
+        epsilon=Fraction(cap),
+        delta=Fraction("1e-6"),
+    )
+
+
+def open_request(
+    plan_id: str = "plan-2026-02",
+    *,
+    held: Budget | None = None,
+    event: DpEvent | None = None,
+    days: int = 4,
+) -> OpenRequest:
+    """A month plan of a few days."""
+    held = held or plan_budget()
+    return OpenRequest(
+        plan_id=plan_id,
+        plan_body={"month": held.period, "releases": days * DAY_STEPS},
+        budget=held,
+        charge=Charge(held.budget_id, event or lattice(), NeighboringRelation.ADD_OR_REMOVE_ONE),
+    )
+
+
+def day_releases(
+    plan_id: str = "plan-2026-02", index: int = 0, *, estimate: int = 120
+) -> list[Release]:
+    """The numbers of one day of a month plan; `index` counts from 0."""
+    windows = {Metric.WAU: 7, Metric.MAU: 30, Metric.DAU: 1}
+    first = index * DAY_STEPS
+    return [
+        replace(
+            release(
+                plan_id,
+                metric=metric,
+                day=DAY + dt.timedelta(days=index),
+                window_days=days,
+                estimate=estimate,
+            ),
+            release_id=f"rel-{plan_id}-{step}",
+            step=step,
+        )
+        for step, (metric, days) in enumerate(windows.items(), start=first)
+    ]
+
+
+def take(
+    ledger: Ledger, index: int, plan_id: str = "plan-2026-02", *, estimate: int = 120
+) -> tuple[tuple[Release, ...], bool]:
+    """Takes one day of a month plan."""
+    return ledger.take_day(
+        plan_id,
+        index * DAY_STEPS,
+        lambda: day_releases(plan_id, index, estimate=estimate),
+    )
+
+
+def open_month(ledger: Ledger, plan_id: str = "plan-2026-02", *, days: int = 0) -> None:
+    """Opens a month plan, commits to its noise and takes its first days."""
+    ledger.open_plan(open_request(plan_id))
+    ledger.commit_noise(plan_id, DIGEST)
+    for index in range(days):
+        take(ledger, index, plan_id)
 
 
 def spend(

@@ -13,7 +13,7 @@ from typing import Any
 from dpdau.errors import DpdauError
 from dpdau.ledger import Ledger, release_to_json
 from dpdau.ledger.mark import HighWaterMark
-from simulation.ledger_cases import open_ledger, release, request
+from simulation.ledger_cases import open_ledger, open_request, release, request, take
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
             continue
         assert ledger is not None
         answer({"asking": command["plan_id"]})
-        answer(step(ledger, command))
+        answer(DEEDS[command["do"]](ledger, command))
     if ledger is not None:
         ledger.close()
 
@@ -48,6 +48,21 @@ def step(ledger: Ledger, command: dict[str, Any]) -> dict[str, Any]:
     except DpdauError as error:
         return {"error": error.code}
     return {"replayed": replayed, "body": release_to_json(made).decode()}
+
+
+def open_plan(ledger: Ledger, command: dict[str, Any]) -> dict[str, Any]:
+    """Opens a month plan."""
+    return {"opened": ledger.open_plan(open_request(command["plan_id"]))}
+
+
+def take_day(ledger: Ledger, command: dict[str, Any]) -> dict[str, Any]:
+    """Takes the first day of a month plan."""
+    made, replayed = take(ledger, 0, command["plan_id"], estimate=command["estimate"])
+    bodies = "".join(release_to_json(one).decode() for one in made)
+    return {"replayed": replayed, "body": bodies}
+
+
+DEEDS = {"step": step, "open_plan": open_plan, "take_day": take_day}
 
 
 def die() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from fractions import Fraction
 from pathlib import Path
@@ -16,10 +17,13 @@ from typing import Any
 import pytest
 
 from simulation.ledger_cases import (
+    DAY_STEPS,
+    DIGEST,
     budget,
     file_of,
     mark_body,
     open_ledger,
+    open_request,
     raw_rows,
     release,
     request,
@@ -79,7 +83,9 @@ def workers() -> Iterator[list[Worker]]:
         assert [0] * PROCESSES == statuses
 
 
-def ask_at_once(folder: Path, workers: list[Worker], plan_ids: list[str]) -> list[dict[str, Any]]:
+def ask_at_once(
+    folder: Path, workers: list[Worker], plan_ids: list[str], *, do: str = "step"
+) -> list[dict[str, Any]]:
     """Lets every process ask while the ledger is held, then lets go: all of them are waiting."""
     for worker in workers:
         worker.tell(do="open", folder=str(folder))
@@ -87,7 +93,7 @@ def ask_at_once(folder: Path, workers: list[Worker], plan_ids: list[str]) -> lis
     with closing(sqlite3.connect(file_of(folder), isolation_level=None)) as gate:
         gate.execute("BEGIN IMMEDIATE")
         for place, (worker, plan_id) in enumerate(zip(workers, plan_ids, strict=True)):
-            worker.tell(do="step", plan_id=plan_id, estimate=place)
+            worker.tell(do=do, plan_id=plan_id, estimate=place)
         assert plan_ids == [worker.hear()["asking"] for worker in workers]
         gate.execute("COMMIT")
     return [worker.hear() for worker in workers]
@@ -121,6 +127,35 @@ def test_same_step_is_answered_with_the_same_bytes(tmp_path: Path, workers: list
     assert 1 == len({one["body"] for one in answers})
     assert (1, 1) == (report.charges, report.releases)
     assert () == report.problems
+
+
+def test_a_month_plan_is_charged_once(tmp_path: Path, workers: list[Worker]) -> None:
+    """Of eight processes that open one month plan, one charges it, and one makes its day."""
+    ledger = open_ledger(tmp_path)
+
+    opened = ask_at_once(tmp_path, workers, ["plan"] * PROCESSES, do="open_plan")
+    ledger.commit_noise("plan", DIGEST)
+    days = ask_at_once(tmp_path, workers, ["plan"] * PROCESSES, do="take_day")
+
+    report = ledger.verify()
+    ledger.close()
+    assert {True: 1, False: 7} == Counter(one["opened"] for one in opened)
+    assert {False: 1, True: 7} == Counter(one["replayed"] for one in days)
+    assert 1 == len({one["body"] for one in days})
+    assert (1, DAY_STEPS) == (report.charges, report.releases)
+    assert () == report.problems
+
+
+def test_threads_open_a_month_plan_once(tmp_path: Path) -> None:
+    """Eight threads of one process charge one plan once."""
+    ledger = open_ledger(tmp_path)
+    with ThreadPoolExecutor(PROCESSES) as threads:
+        opened = list(threads.map(ledger.open_plan, [open_request()] * PROCESSES))
+    report = ledger.verify()
+    ledger.close()
+
+    assert {True: 1, False: 7} == Counter(opened)
+    assert (1, ()) == (report.charges, report.problems)
 
 
 def test_eight_processes_make_one_ledger(tmp_path: Path, workers: list[Worker]) -> None:

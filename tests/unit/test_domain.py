@@ -12,6 +12,7 @@ from dpdau.domain import (
     BudgetBlock,
     ContributionBounds,
     EventBatch,
+    Figure,
     Metric,
     Release,
     Segment,
@@ -19,8 +20,10 @@ from dpdau.domain import (
     Window,
     day_date,
     day_number,
+    month_days,
     month_of,
     parse_day,
+    published,
 )
 from dpdau.errors import InvalidPlanError
 
@@ -179,3 +182,20 @@ def test_an_estimate_lies_in_its_interval() -> None:
     """A release whose interval misses its estimate is a bug."""
     with pytest.raises(AssertionError):
         release(estimate=50)
+
+
+def test_a_month_has_its_first_and_last_day() -> None:
+    """Months end on their own last day; what is no month is refused."""
+    assert (dt.date(2024, 2, 1), dt.date(2024, 2, 29)) == month_days("2024-02")
+    assert (dt.date(2025, 12, 1), dt.date(2025, 12, 31)) == month_days("2025-12")
+    for text in ("2024-13", "2024-2", "february", "2024-02-01", "9999-12", ""):
+        with pytest.raises(InvalidPlanError):
+            month_days(text)
+
+
+def test_published_names_are_metrics_or_figures() -> None:
+    """Each name has one meaning, and an unknown one none."""
+    assert (Metric.DAU, Figure.LIVE) == (published("dau"), published("live"))
+    assert set() == {one.value for one in Metric} & {one.value for one in Figure}
+    with pytest.raises(ValueError, match="yau"):
+        published("yau")

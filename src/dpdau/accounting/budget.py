@@ -24,7 +24,12 @@ from dpdau.accounting.calibration import (
     round_epsilon_up,
     zcdp_epsilon,
 )
-from dpdau.accounting.events import DiscreteGaussianEvent, DiscreteLaplaceEvent, DpEvent
+from dpdau.accounting.events import (
+    DiscreteGaussianEvent,
+    DiscreteLaplaceEvent,
+    DpEvent,
+    LatticeGaussianEvent,
+)
 from dpdau.errors import InvalidPlanError, UnsupportedMechanismError
 
 ALLOWANCES_MAX: Final = 1_000
@@ -132,7 +137,7 @@ def cost_of(event: DpEvent) -> Cost:
     match event:
         case DiscreteLaplaceEvent():
             return Cost(event.epsilon, Fraction(0), event.epsilon**2 / 2) * event.count
-        case DiscreteGaussianEvent():
+        case DiscreteGaussianEvent() | LatticeGaussianEvent():
             return Cost(event.epsilon, event.delta, event.rho) * event.count
     raise UnsupportedMechanismError(f"Expected a known event, found {type(event).__name__}.")
 
@@ -146,9 +151,9 @@ def check_claim(event: DpEvent) -> None:
     """Refuses an event that claims a smaller (ε, δ) than its noise keeps.
 
     Raises:
-        UnsupportedMechanismError: ρ of one discrete Gaussian is above the tight cap of its (ε, δ).
+        UnsupportedMechanismError: ρ of one Gaussian event is above the tight cap of its (ε, δ).
     """
-    if isinstance(event, DiscreteGaussianEvent):
+    if isinstance(event, DiscreteGaussianEvent | LatticeGaussianEvent):
         cap = rho_cap(event.epsilon, event.delta)
         if event.rho > cap:
             raise UnsupportedMechanismError(

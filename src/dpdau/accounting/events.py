@@ -14,6 +14,7 @@ from dpdau.domain import NeighboringRelation
 from dpdau.errors import UnsupportedMechanismError
 
 EVENT_COUNT_MAX: Final = 1_000_000
+SCALES_MAX: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,7 @@ class DiscreteGaussianEvent:
     def __post_init__(self) -> None:
         _check_positive("sigma", self.sigma)
         _check_positive("epsilon", self.epsilon)
-        if not 0 < self.delta < 1:
-            raise UnsupportedMechanismError(f"Expected 0 < delta < 1, found {self.delta}.")
+        _check_delta(self.delta)
         if self.sensitivity < 1:
             raise UnsupportedMechanismError(
                 f"Expected sensitivity of at least 1, found {self.sensitivity}."
@@ -71,7 +71,58 @@ class DiscreteGaussianEvent:
         return Fraction(self.sensitivity**2) / (2 * self.sigma**2)
 
 
-DpEvent = DiscreteLaplaceEvent | DiscreteGaussianEvent
+@dataclass(frozen=True, slots=True)
+class LatticeGaussianEvent:
+    """Discrete Gaussian noise on an integer lattice, for all releases of a horizon, `count` times.
+
+    One user reaches one lattice mechanism of each scale s, each with |Āv|² ≤ Δ² =
+    `sensitivity_squared` over the contribution class. On every path, whatever was published before
+    and however the stream reacts to it, the costs of the single steps add up to |Āv|²/(2s²) in each
+    mechanism; so by the fully adaptive composition of zCDP all of them together cost at most
+    ρ = Σ Δ²/(2s²) (Whitehouse, Ramdas, Rogers, Wu 2023; Canonne, Kamath, Steinke 2020, Theorem 4).
+    Users in different parts are not composed in parallel: each part counts, for each user once.
+
+    `scales` are the exact rational values of the floats that the sampler was given. `epsilon` and
+    `delta` are the pair that ρ was calibrated to, which `budget.check_claim` proves before a charge
+    is taken.
+
+    Raises:
+        UnsupportedMechanismError: A field is out of range.
+    """
+
+    sensitivity_squared: int
+    scales: tuple[Fraction, ...]
+    epsilon: Fraction
+    delta: Fraction
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if self.sensitivity_squared < 1:
+            raise UnsupportedMechanismError(
+                f"Expected a squared sensitivity of at least 1, found {self.sensitivity_squared}."
+            )
+        if not 1 <= len(self.scales) <= SCALES_MAX:
+            raise UnsupportedMechanismError(
+                f"Expected 1..{SCALES_MAX} scales, found {len(self.scales)}."
+            )
+        for scale in self.scales:
+            _check_positive("scale", scale)
+        _check_positive("epsilon", self.epsilon)
+        _check_delta(self.delta)
+        _check_event_count(self.count)
+
+    @property
+    def rho(self) -> Fraction:
+        """zCDP cost of one, exact."""
+        return sum(self.rhos, start=Fraction(0))
+
+    @property
+    def rhos(self) -> tuple[Fraction, ...]:
+        """zCDP cost of the mechanism of each scale, exact."""
+        return tuple(Fraction(self.sensitivity_squared) / (2 * s**2) for s in self.scales)
+
+
+DpEvent = DiscreteLaplaceEvent | DiscreteGaussianEvent | LatticeGaussianEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +152,15 @@ def to_json(event: DpEvent) -> dict[str, Any]:
                 "delta": str(event.delta),
                 "count": event.count,
             }
+        case LatticeGaussianEvent():
+            return {
+                "kind": "lattice_gaussian",
+                "sensitivity_squared": event.sensitivity_squared,
+                "scales": [str(scale) for scale in event.scales],
+                "epsilon": str(event.epsilon),
+                "delta": str(event.delta),
+                "count": event.count,
+            }
 
 
 def from_json(body: Mapping[str, Any]) -> DpEvent:
@@ -124,6 +184,14 @@ def from_json(body: Mapping[str, Any]) -> DpEvent:
                     delta=Fraction(body["delta"]),
                     count=int(body["count"]),
                 )
+            case "lattice_gaussian":
+                return LatticeGaussianEvent(
+                    sensitivity_squared=int(body["sensitivity_squared"]),
+                    scales=tuple(Fraction(scale) for scale in body["scales"]),
+                    epsilon=Fraction(body["epsilon"]),
+                    delta=Fraction(body["delta"]),
+                    count=int(body["count"]),
+                )
             case kind:
                 raise UnsupportedMechanismError(f"Expected a known kind of event, found {kind!r}.")
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -134,6 +202,12 @@ def _check_positive(name: str, value: Fraction) -> None:
     """Refuses a number that is not above 0."""
     if value <= 0:
         raise UnsupportedMechanismError(f"Expected {name} > 0, found {value}.")
+
+
+def _check_delta(delta: Fraction) -> None:
+    """Refuses a δ that is not in (0, 1)."""
+    if not 0 < delta < 1:
+        raise UnsupportedMechanismError(f"Expected 0 < delta < 1, found {delta}.")
 
 
 def _check_event_count(count: int) -> None:

@@ -8,6 +8,10 @@ A discrete Laplace release of sensitivity 1 has a privacy loss of exactly +ε or
 response on one bit has, and not the loss of continuous Laplace noise. It is accounted as what it
 is; for larger sensitivities randomized response still dominates every ε-DP mechanism (Kairouz, Oh,
 Viswanath 2015, Theorem 2.1).
+
+A lattice event has no loss distribution here. Its steps have sensitivities that may depend on what
+was published before; what bounds them on every path is the sum of their ρ (Whitehouse, Ramdas,
+Rogers, Wu 2023), which is a statement about Rényi orders and not about one pair of distributions.
 """
 
 import math
@@ -20,7 +24,12 @@ from typing import Any, Final
 
 from dpdau.accounting.budget import Cost, total_cost
 from dpdau.accounting.calibration import DELTA_MIN, round_epsilon_up, zcdp_epsilon
-from dpdau.accounting.events import DiscreteLaplaceEvent, DpEvent, to_json
+from dpdau.accounting.events import (
+    DiscreteLaplaceEvent,
+    DpEvent,
+    LatticeGaussianEvent,
+    to_json,
+)
 from dpdau.errors import InvalidPlanError
 
 RDP_ORDERS_MAX: Final = 64
@@ -84,8 +93,8 @@ def report(
         | events | report |
         |---|---|
         | none | all zeros |
-        | a loss distribution that is too fine, too coarse or needs δ < 1e-12 | `pld_epsilon` is the
-          least of the other valid bounds at δ |
+        | a loss distribution that is too fine, too coarse or needs δ < 1e-12, or a lattice event |
+          `pld_epsilon` is the least of the other valid bounds at δ |
 
     Raises:
         InvalidPlanError: δ, the slack or an order is out of range.
@@ -203,7 +212,9 @@ def _pld_epsilon(kinds: Kinds, delta: Fraction) -> float | None:
 
 @lru_cache(maxsize=64)
 def _loss_distribution(event: DpEvent) -> Any:
-    """dp-accounting's pessimistic loss distribution of one event, or None if out of range."""
+    """dp-accounting's pessimistic loss distribution of one event, or None if there is none."""
+    if isinstance(event, LatticeGaussianEvent):
+        return None
     from dp_accounting.pld import privacy_loss_distribution
 
     if isinstance(event, DiscreteLaplaceEvent):

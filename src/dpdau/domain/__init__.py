@@ -3,10 +3,12 @@
 from dpdau.domain.counts import (
     BoundedCount,
     ContributionBounds,
+    Figure,
     Metric,
     NeighboringRelation,
     Segment,
     Unit,
+    published,
 )
 from dpdau.domain.days import (
     WAU_WINDOW_DAYS,
@@ -15,8 +17,10 @@ from dpdau.domain.days import (
     WINDOW_END_MIN,
     Clock,
     Window,
+    check_range,
     day_date,
     day_number,
+    month_days,
     month_of,
     parse_day,
 )
@@ -27,12 +31,27 @@ from dpdau.domain.events import (
     Labels,
     Op,
 )
+from dpdau.domain.growth import (
+    CURRENT,
+    GROWTH,
+    PREVIOUS,
+    GrowthAnswer,
+    GrowthTotal,
+    total_of,
+)
 from dpdau.domain.people import (
     Caller,
     ErasureReceipt,
     PrivateValueError,
     Scope,
     SupportsClose,
+)
+from dpdau.domain.plans import (
+    RELATIVE_ERROR,
+    MonthLine,
+    MonthQuote,
+    MonthStatus,
+    SeriesView,
 )
 from dpdau.domain.releases import (
     Answer,
@@ -43,6 +62,10 @@ from dpdau.domain.releases import (
 
 __all__ = [
     "BATCH_ROWS_MAX",
+    "CURRENT",
+    "GROWTH",
+    "PREVIOUS",
+    "RELATIVE_ERROR",
     "WAU_WINDOW_DAYS",
     "WINDOW_DAYS_MAX",
     "WINDOW_END_MAX",
@@ -56,8 +79,14 @@ __all__ = [
     "ErasureReceipt",
     "Event",
     "EventBatch",
+    "Figure",
+    "GrowthAnswer",
+    "GrowthTotal",
     "Labels",
     "Metric",
+    "MonthLine",
+    "MonthQuote",
+    "MonthStatus",
     "NeighboringRelation",
     "Op",
     "PrivateValueError",
@@ -65,11 +94,16 @@ __all__ = [
     "Release",
     "Scope",
     "Segment",
+    "SeriesView",
     "SupportsClose",
     "Unit",
     "Window",
+    "check_range",
     "day_date",
     "day_number",
+    "month_days",
     "month_of",
     "parse_day",
+    "published",
+    "total_of",
 ]

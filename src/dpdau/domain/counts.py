@@ -15,6 +15,30 @@ class Metric(StrEnum):
     MAU = "mau"
 
 
+class Figure(StrEnum):
+    """A published count that is no trailing window of its own.
+
+    `live` is today so far. The others are the users of two neighboring windows, each user in one
+    of them: in the later alone and never before, in both, in the later alone but also earlier than
+    both, in the earlier alone.
+    """
+
+    LIVE = "live"
+    NEW = "new"
+    RETAINED = "retained"
+    RESURRECTED = "resurrected"
+    CHURNED = "churned"
+
+
+def published(name: str) -> Metric | Figure:
+    """The metric or figure of a name.
+
+    Raises:
+        ValueError: There is none.
+    """
+    return Metric(name) if name in set(Metric) else Figure(name)
+
+
 class Unit(StrEnum):
     """The privacy unit: what is added or removed between neighbors."""
 

@@ -6,13 +6,14 @@ zone of `TIMEZONE` already applied) in columns.
 
 import datetime as dt
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Self
 
 from dpdau.errors import InvalidPlanError
 
 WINDOW_DAYS_MAX: Final = 64
 WAU_WINDOW_DAYS: Final = 7
+RANGE_DAYS_MAX: Final = 3660
 WINDOW_END_MIN: Final = dt.date(1900, 1, 1)
 WINDOW_END_MAX: Final = dt.date(9998, 12, 31)
 _EPOCH: Final = dt.date(1970, 1, 1).toordinal()
@@ -69,6 +70,37 @@ def month_of(day: dt.date) -> str:
     return f"{day.year:04d}-{day.month:02d}"
 
 
+def month_days(month: str) -> tuple[dt.date, dt.date]:
+    """The first and the last day of a calendar month written YYYY-MM.
+
+    Raises:
+        InvalidPlanError: It is no such month.
+
+    Example:
+        >>> [day.isoformat() for day in month_days("2024-02")]
+        ['2024-02-01', '2024-02-29']
+    """
+    try:
+        first = parse_day(f"{month}-01")
+        following = (first + dt.timedelta(days=31)).replace(day=1)
+    except (InvalidPlanError, OverflowError):
+        raise InvalidPlanError("Expected a month as YYYY-MM, found something else.") from None
+    return first, following - dt.timedelta(days=1)
+
+
+def check_range(first: dt.date, last: dt.date) -> None:
+    """Refuses a range that is empty or too long.
+
+    Raises:
+        InvalidPlanError: It is.
+    """
+    if not 0 <= (last - first).days < RANGE_DAYS_MAX:
+        raise InvalidPlanError(
+            f"Expected from <= to and at most {RANGE_DAYS_MAX} days, "
+            f"found {first.isoformat()}..{last.isoformat()}."
+        )
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Window:
     """The `days` days that end at `end`, both ends included; 1 ≤ days ≤ 64, years 1900..9998."""
@@ -91,3 +123,8 @@ class Window:
     def start(self) -> dt.date:
         """The first day that counts."""
         return self.end - dt.timedelta(days=self.days - 1)
+
+    @property
+    def before(self) -> Self:
+        """The window of as many days that ends on the day before this one starts."""
+        return replace(self, end=self.start - dt.timedelta(days=1))

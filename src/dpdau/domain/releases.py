@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from dpdau.domain.counts import Metric, Segment
+from dpdau.domain.counts import Figure, Metric, Segment, published
 from dpdau.domain.days import Window
 
 
@@ -23,7 +23,7 @@ class Release:
     release_id: str
     plan_id: str
     step: int
-    metric: Metric
+    metric: Metric | Figure
     window: Window
     segment: Segment | None
     timezone: str
@@ -78,7 +78,7 @@ class Release:
             release_id=body["release_id"],
             plan_id=body["plan_id"],
             step=int(body["step"]),
-            metric=Metric(body["metric"]),
+            metric=published(body["metric"]),
             window=Window(dt.date.fromisoformat(body["window_end"]), int(body["window_days"])),
             segment=None if segment is None else Segment.parse(segment),
             timezone=body["timezone"],

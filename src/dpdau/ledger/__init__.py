@@ -8,7 +8,7 @@ from dpdau.ledger.keys import ApiKeys, KeyInfo
 from dpdau.ledger.ledger import Ledger, migrate, restore
 from dpdau.ledger.log import AuditEvent
 from dpdau.ledger.schema import PendingRevision
-from dpdau.ledger.steps import StepRequest
+from dpdau.ledger.steps import OpenRequest, StepRequest, StoredPlan
 
 __all__ = [
     "ApiKeys",
@@ -19,8 +19,10 @@ __all__ = [
     "Head",
     "KeyInfo",
     "Ledger",
+    "OpenRequest",
     "PendingRevision",
     "StepRequest",
+    "StoredPlan",
     "budget_id_of",
     "migrate",
     "release_from_json",

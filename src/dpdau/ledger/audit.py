@@ -14,7 +14,7 @@ from dpdau.ledger.budgets import budget_of
 from dpdau.ledger.canonical import release_from_json, release_to_json
 from dpdau.ledger.chain import GENESIS_HASH, Entry, row_digest
 from dpdau.ledger.mark import Mark
-from dpdau.ledger.steps import SINGLE, release_columns
+from dpdau.ledger.steps import AT_ONCE, MONTH, release_columns, releases_promised
 from dpdau.ledger.tables import KINDS, Kind, entries
 
 FINDINGS_MAX: Final = 100
@@ -85,8 +85,9 @@ def verify(connection: Connection, mark: Mark | None) -> AuditReport:
     """Recomputes everything in one read snapshot.
 
     Guarantee: without findings, the entries 1..n are the chain of exactly the rows that are stored,
-    each release has its charge and each charge of a single release its release, no budget was over
-    its cap at any moment, and the mark is an entry of this chain.
+    each release has its charge, each charge for releases at once has all of them, the steps of each
+    plan run 0, 1, 2, … up to what was paid for, those of a month plan follow its commitment, no
+    budget was over its cap at any moment, and the mark is an entry of this chain.
     """
     findings = _Findings()
     rows = {name: _Rows(connection, of, findings) for name, of in KINDS.items()}
@@ -220,7 +221,8 @@ class _Books:
         self._spent: dict[str, Cost] = {}
         self._plans: dict[str, dict[str, Any]] = {}
         self._charged: set[str] = set()
-        self._released: set[str] = set()
+        self._committed: set[str] = set()
+        self._steps: dict[str, int] = {}
 
     def post(self, kind: str, row: dict[str, Any], seq: int) -> None:
         """Applies one row."""
@@ -237,6 +239,8 @@ class _Books:
                     self._plans[row["plan_id"]] = row
                 case "charge":
                     self._charge(row, seq)
+                case "commitment":
+                    self._commit(row, seq)
                 case "release":
                     self._release(row, seq)
         except (DpdauError, AssertionError, ArithmeticError, LookupError, ValueError) as error:
@@ -249,15 +253,30 @@ class _Books:
                 self._findings.add(
                     "plan_without_charge", f"Plan {plan_id} was never charged.", plan["seq"]
                 )
-            if plan["kind"] == SINGLE and plan_id not in self._released:
-                self._findings.add(
-                    "charge_without_release", f"Plan {plan_id} has no release.", plan["seq"]
-                )
+            self._check_whole(plan)
+
+    def _check_whole(self, plan: dict[str, Any]) -> None:
+        """A plan whose releases share the transaction of its charge has all of them."""
+        if plan["kind"] not in AT_ONCE:
+            return
+        try:
+            promised = releases_promised(plan["kind"], json.loads(plan["body"]))
+        except (LookupError, TypeError, ValueError):
+            promised = 1
+        found = self._steps.get(plan["plan_id"], 0)
+        if found < promised:
+            self._findings.add(
+                "charge_without_release",
+                f"Expected {promised} releases of plan {plan['plan_id']}, found {found}.",
+                plan["seq"],
+            )
 
     def _charge(self, row: dict[str, Any], seq: int) -> None:
         """A charge belongs to a plan of the same open budget, and fits what was left then."""
         self.charges += 1
         plan_id, budget_id = row["plan_id"], row["budget_id"]
+        if plan_id in self._charged:
+            self._findings.add("charged_twice", f"Plan {plan_id} was charged before.", seq)
         self._charged.add(plan_id)
         plan, budget = self._plans.get(plan_id), self._budgets.get(budget_id)
         if plan is None or budget is None or plan["budget_id"] != budget_id:
@@ -274,19 +293,58 @@ class _Books:
             )
         self._spent[budget_id] = spent + cost_of(event)
 
+    def _commit(self, row: dict[str, Any], seq: int) -> None:
+        """A commitment belongs to a charged month plan, and is its only one."""
+        plan_id = row["plan_id"]
+        plan = self._plans.get(plan_id)
+        if plan is None or plan["kind"] != MONTH or plan_id not in self._charged:
+            self._findings.add(
+                "commitment_without_plan",
+                f"The commitment of {plan_id} has no charged month plan.",
+                seq,
+            )
+        if plan_id in self._committed:
+            self._findings.add("committed_twice", f"Plan {plan_id} was committed before.", seq)
+        self._committed.add(plan_id)
+
     def _release(self, row: dict[str, Any], seq: int) -> None:
         """A release belongs to a charged plan, and its columns say what its bytes say."""
         self.releases += 1
         plan_id = row["plan_id"]
-        self._released.add(plan_id)
+        step = self._steps.get(plan_id, 0)
+        self._steps[plan_id] = step + 1
         if plan_id not in self._charged:
             self._findings.add(
                 "release_without_charge", f"Release {row['release_id']} was not charged.", seq
             )
+        self._check_step(row, step, seq)
         release = release_from_json(row["body"])
         columns = release_columns(release)
         same = all(row[name] == value for name, value in columns.items())
         if not same or release_to_json(release).decode("ascii") != row["body"]:
             self._findings.add(
                 "release_body", f"Release {row['release_id']} differs from its columns.", seq
+            )
+
+    def _check_step(self, row: dict[str, Any], step: int, seq: int) -> None:
+        """A release is the next step of its plan, was paid for, and rests on committed noise."""
+        plan_id = row["plan_id"]
+        if row["step"] != step:
+            self._findings.add(
+                "step_out_of_order",
+                f"Expected step {step} of plan {plan_id}, found step {row['step']}.",
+                seq,
+            )
+        plan = self._plans.get(plan_id)
+        if plan is None:
+            return
+        if plan["kind"] == MONTH and plan_id not in self._committed:
+            self._findings.add(
+                "release_without_commitment",
+                f"Release {row['release_id']} came before plan {plan_id} committed to its noise.",
+                seq,
+            )
+        if step >= releases_promised(plan["kind"], json.loads(plan["body"])):
+            self._findings.add(
+                "step_not_paid", f"Step {step} of plan {plan_id} was never paid for.", seq
             )

@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from dpdau.accounting.budget import ALLOWANCES_MAX, Budget
-from dpdau.domain import Clock, Metric, Release, Segment, Window
+from dpdau.domain import Clock, Figure, Metric, Release, Segment, Window
 from dpdau.errors import InvalidPlanError
 from dpdau.ledger import backup as backups
 from dpdau.ledger import schema
@@ -37,7 +37,18 @@ from dpdau.ledger.log import (
     plan_page,
     release_page,
 )
-from dpdau.ledger.steps import StepRequest, take_step
+from dpdau.ledger.steps import (
+    OpenRequest,
+    StepRequest,
+    StoredPlan,
+    commit_noise,
+    find_plan,
+    open_plan,
+    take_day,
+    take_growth,
+    take_step,
+    unfinished_months,
+)
 from dpdau.ledger.transactions import Transactions
 
 BUSY_TIMEOUT_SECONDS: Final = 30.0
@@ -84,7 +95,8 @@ class Ledger:
     def step(
         self, request: StepRequest, make_release: Callable[[], Release]
     ) -> tuple[Release, bool]:
-        """Charges a step, makes its release and stores both, in one transaction; or replays it.
+        """Charges a plan with one step, makes its release and stores both, in one transaction; or
+        replays it.
 
         Args:
             request: What is asked, and what it costs.
@@ -98,11 +110,101 @@ class Ledger:
 
         Raises:
             BudgetExhaustedError: The charge does not fit; `facts["budget"]` is the budget block.
-            InvalidPlanError: The plan id was used for another budget, or the step is not 0.
+            InvalidPlanError: The plan id was used for another budget or another kind of plan, or
+                the step is not 0.
             LedgerConflictError: Another writer held the ledger for too long.
         """
         return self._transactions.write(
             "step", lambda chain: take_step(chain, request, make_release)
+        )
+
+    def take_growth(
+        self, request: OpenRequest, make: Callable[[], Sequence[Release]]
+    ) -> tuple[tuple[Release, ...], bool]:
+        """Charges a growth plan, makes its releases and stores all of it, in one transaction; or
+        replays them.
+
+        Args:
+            request: What is asked, and what it costs; `releases` of its body says how many.
+            make: Counts and draws the noise, under the rules of `make_release` in `step`.
+
+        Returns:
+            The releases as stored, and whether they are a replay (no charge).
+
+        Raises: What `step` raises.
+        """
+        return self._transactions.write(
+            "take_growth", lambda chain: take_growth(chain, request, make)
+        )
+
+    def open_plan(self, request: OpenRequest) -> bool:
+        """Charges a month plan, in one transaction; or finds that it was charged.
+
+        Returns:
+            Whether it was charged now. If not, the plan is kept as it was first sent.
+
+        Guarantee: a plan is charged once, however many ask at once; from then on `take_day` charges
+        nothing.
+
+        Raises:
+            BudgetExhaustedError: The charge does not fit; `facts["budget"]` is the budget block.
+            InvalidPlanError: The plan id was used for another budget or another kind of plan.
+            LedgerConflictError: Another writer held the ledger for too long.
+        """
+        return self._transactions.write("open_plan", lambda chain: open_plan(chain, request))
+
+    def find_plan(self, plan_id: str) -> StoredPlan | None:
+        """A plan with its charge, its commitment and how far it has come; None if not open."""
+        return self._transactions.read(
+            "find_plan", lambda connection: find_plan(connection, plan_id)
+        )
+
+    def unfinished_months(self) -> tuple[str, ...]:
+        """The months whose plan is open and has releases to come, oldest first."""
+        return self._transactions.read("unfinished_months", unfinished_months)
+
+    def commit_noise(self, plan_id: str, digest: str) -> None:
+        """Writes down what the noise of a month plan is committed to, once.
+
+        Args:
+            plan_id: An open month plan.
+            digest: SHA-256 of a random salt and the noise, as lowercase hex. The same again is
+                fine.
+
+        Raises:
+            NotFoundError: The plan is not open.
+            InvalidPlanError: It is no month plan.
+            StoreCorruptError: It was committed to other noise: fresh noise for the same counts
+                would void the charge.
+        """
+        self._transactions.write("commit_noise", lambda chain: commit_noise(chain, plan_id, digest))
+
+    def take_day(
+        self, plan_id: str, first_step: int, make: Callable[[], Sequence[Release]]
+    ) -> tuple[tuple[Release, ...], bool]:
+        """Makes and stores the releases of the next day of a month plan, in one transaction; or
+        replays a day.
+
+        Args:
+            plan_id: An open month plan that is committed to its noise.
+            first_step: The step of the first release of the day; the steps of the others follow.
+            make: Fixes the day, counts and adds the noise, under the rules of `make_release` in
+                `step`. It gives the releases of one day, in order.
+
+        Returns:
+            The releases as stored, and whether they are a replay.
+
+        Guarantee: nothing is charged; the steps of a plan are 0, 1, 2, … without a gap, at most as
+        many as were paid for, each stored once.
+
+        Raises:
+            NotFoundError: The plan is not open.
+            InvalidPlanError: It is no month plan, not committed to its noise or at its end, or the
+                step is neither the next one nor the first of a day that was taken.
+            LedgerConflictError: Another writer held the ledger for too long.
+        """
+        return self._transactions.write(
+            "take_day", lambda chain: take_day(chain, plan_id, first_step, make)
         )
 
     def budget_state(self, budget: Budget) -> BudgetState:
@@ -120,14 +222,16 @@ class Ledger:
         return self._transactions.read("states", unit)
 
     def find_release(
-        self, metric: Metric, window: Window, segment: Segment | None = None
+        self, metric: Metric | Figure, window: Window, segment: Segment | None = None
     ) -> Release | None:
         """The newest release that answers a question, if there is one."""
         return self._transactions.read(
             "find_release", lambda connection: latest_release(connection, metric, window, segment)
         )
 
-    def editions(self, metric: Metric, window: Window, segment: Segment | None = None) -> int:
+    def editions(
+        self, metric: Metric | Figure, window: Window, segment: Segment | None = None
+    ) -> int:
         """How many releases answer a question: the number of the next fresh one."""
         return self._transactions.read(
             "editions", lambda connection: count_releases(connection, metric, window, segment)
@@ -136,7 +240,7 @@ class Ledger:
     def releases(
         self,
         *,
-        metrics: Collection[Metric] | None = None,
+        metrics: Collection[Metric | Figure] | None = None,
         first: dt.date | None = None,
         last: dt.date | None = None,
         segment: Segment | EverySegment | None = "every",
@@ -171,7 +275,7 @@ class Ledger:
 
     def series(
         self,
-        metrics: Sequence[Metric],
+        metrics: Sequence[Metric | Figure],
         first: dt.date,
         last: dt.date,
         segment: Segment | None = None,

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, Select, func, select
 
-from dpdau.domain import Metric, Release, Segment, Window
+from dpdau.domain import Figure, Metric, Release, Segment, Window
 from dpdau.errors import InvalidPlanError
 from dpdau.ledger.canonical import canonical_text, instant_text, release_from_json
 from dpdau.ledger.chain import Chain
@@ -45,7 +45,7 @@ class AuditEvent:
 class ReleaseFilter:
     """Which releases a reader wants; None leaves a side open."""
 
-    metrics: Collection[Metric] | None = None
+    metrics: Collection[Metric | Figure] | None = None
     first: dt.date | None = None
     last: dt.date | None = None
     segment: Segment | EverySegment | None = "every"
@@ -67,7 +67,7 @@ class ReleaseFilter:
 
 
 def count_releases(
-    connection: Connection, metric: Metric, window: Window, segment: Segment | None
+    connection: Connection, metric: Metric | Figure, window: Window, segment: Segment | None
 ) -> int:
     """How many numbers were released for one question."""
     return connection.execute(
@@ -76,7 +76,7 @@ def count_releases(
 
 
 def latest_release(
-    connection: Connection, metric: Metric, window: Window, segment: Segment | None
+    connection: Connection, metric: Metric | Figure, window: Window, segment: Segment | None
 ) -> Release | None:
     """The newest number that was released for one question."""
     statement = (
@@ -103,7 +103,7 @@ def release_page(
 
 def newest_series(
     connection: Connection,
-    metrics: Sequence[Metric],
+    metrics: Sequence[Metric | Figure],
     first: dt.date,
     last: dt.date,
     segment: Segment | None,
@@ -119,7 +119,7 @@ def newest_series(
         .group_by(releases.c.metric, releases.c.window_days, releases.c.day)
     )
     bodies = connection.execute(select(releases.c.body).where(releases.c.seq.in_(newest)))
-    order = {metric: place for place, metric in enumerate(metrics)}
+    order: dict[Metric | Figure, int] = {metric: place for place, metric in enumerate(metrics)}
     found = [release_from_json(body) for body in bodies.scalars()]
     return sorted(found, key=lambda one: (one.window.end, order[one.metric], one.window.days))
 
@@ -208,7 +208,7 @@ def _is_segment(segment: Segment | None) -> Any:
     return releases.c.segment.is_not_distinct_from(None if segment is None else str(segment))
 
 
-def _asks(metric: Metric, window: Window, segment: Segment | None) -> tuple[Any, ...]:
+def _asks(metric: Metric | Figure, window: Window, segment: Segment | None) -> tuple[Any, ...]:
     """The rows that answer one question."""
     return (
         releases.c.metric == metric.value,

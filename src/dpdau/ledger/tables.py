@@ -81,7 +81,11 @@ class GrantColumns(ChainedColumns):
 
 
 class PlanColumns(ChainedColumns):
-    """One promise; `body` is its frozen description as canonical JSON."""
+    """One promise; `body` is its frozen description as canonical JSON.
+
+    `kind` is `single`, one release in the transaction of its charge; `growth`, several of them
+    there; or `month`, whose releases follow day by day and never cost again.
+    """
 
     plan_id = Column(Text, nullable=False, unique=True)
     kind = Column(Text, nullable=False)
@@ -97,6 +101,17 @@ class ChargeColumns(ChainedColumns):
     budget_id = Column(Text, ForeignKey("budgets.budget_id"), nullable=False, index=True)
     dp_event = Column(Text, nullable=False)
     neighboring_relation = Column(Text, nullable=False)
+    at = Column(Text, nullable=False)
+
+
+class CommitmentColumns(ChainedColumns):
+    """What a month plan's noise was committed to before the first of its releases, once.
+
+    `digest` is the SHA-256 of a random salt and the noise, as lowercase hex; it tells nothing.
+    """
+
+    plan_id = Column(Text, ForeignKey("plans.plan_id"), nullable=False, unique=True)
+    digest = Column(Text, nullable=False)
     at = Column(Text, nullable=False)
 
 
@@ -155,6 +170,7 @@ budgets: Final = Table("budgets", METADATA, BudgetColumns)
 grants: Final = Table("grants", METADATA, GrantColumns)
 plans: Final = Table("plans", METADATA, PlanColumns)
 charges: Final = Table("charges", METADATA, ChargeColumns)
+commitments: Final = Table("commitments", METADATA, CommitmentColumns)
 releases: Final = Table(
     "releases",
     METADATA,
@@ -189,6 +205,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "grant": Kind(grants, "seq"),
     "plan": Kind(plans, "plan_id"),
     "charge": Kind(charges, "plan_id"),
+    "commitment": Kind(commitments, "plan_id"),
     "release": Kind(releases, "release_id"),
     "audit": Kind(audit, "seq"),
     "api_key": Kind(api_keys, "key_id"),

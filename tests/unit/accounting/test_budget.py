@@ -23,7 +23,12 @@ from dpdau.accounting.budget import (
     total_cost,
 )
 from dpdau.accounting.calibration import gaussian_sigma, rho_cap, zcdp_epsilon
-from dpdau.accounting.events import DiscreteGaussianEvent, DiscreteLaplaceEvent, DpEvent
+from dpdau.accounting.events import (
+    DiscreteGaussianEvent,
+    DiscreteLaplaceEvent,
+    DpEvent,
+    LatticeGaussianEvent,
+)
 from dpdau.errors import InvalidPlanError, UnsupportedMechanismError
 
 DELTA = Fraction(1, 10**6)
@@ -40,10 +45,16 @@ def _gaussian(epsilon: Fraction, count: int = 1, sensitivity: int = 1) -> Discre
     return DiscreteGaussianEvent(sigma, sensitivity, epsilon, DELTA, count)
 
 
+def _lattice(epsilon: Fraction, count: int = 1, parts: int = 1) -> LatticeGaussianEvent:
+    scale = Fraction(gaussian_sigma(epsilon, DELTA)) * 1024
+    return LatticeGaussianEvent(2**20 // parts, (scale,) * parts, epsilon, DELTA, count)
+
+
 EPSILONS = st.integers(1, 300).map(lambda n: Fraction(n, 100))
 EVENTS = st.one_of(
     st.builds(DiscreteLaplaceEvent, EPSILONS, st.integers(1, 4)),
     st.builds(_gaussian, EPSILONS, st.integers(1, 4), st.integers(1, 9)),
+    st.builds(_lattice, EPSILONS, st.integers(1, 4), st.integers(1, 3)),
 )
 BUDGETS = st.builds(
     Budget,
@@ -234,3 +245,17 @@ def test_a_budget_out_of_range_is_refused(fields: dict[str, Any]) -> None:
     }
     with pytest.raises(InvalidPlanError):
         Budget(**(good | fields))
+
+
+def test_a_lattice_event_costs_every_mechanism_that_one_user_reaches() -> None:
+    """Everyone and one part are added up, and the sum must be within the claimed (ε, δ)."""
+    cap = rho_cap(Fraction(3), DELTA)
+    half = LatticeGaussianEvent(1, (Fraction(5),) * 2, Fraction(3), DELTA)
+    twice = LatticeGaussianEvent(1, (Fraction(2),) * 2, Fraction(3), DELTA)
+
+    assert Cost(Fraction(3), DELTA, Fraction(1, 25)) == cost_of(half)
+    check_claim(half)
+    assert twice.rhos[0] < cap < twice.rho
+    with pytest.raises(UnsupportedMechanismError, match="Expected rho"):
+        check_claim(twice)
+    assert cap // Fraction(1, 25) == charges_left(_budget(epsilon="3"), Cost(), half)

@@ -11,7 +11,12 @@ import dpdau.accounting.report as reports
 import noise_checks as checks
 import noise_laws as laws
 from dpdau.accounting.calibration import gaussian_sigma
-from dpdau.accounting.events import DiscreteGaussianEvent, DiscreteLaplaceEvent, DpEvent
+from dpdau.accounting.events import (
+    DiscreteGaussianEvent,
+    DiscreteLaplaceEvent,
+    DpEvent,
+    LatticeGaussianEvent,
+)
 from dpdau.accounting.report import Report, advanced_epsilon, report
 from dpdau.errors import InvalidPlanError
 
@@ -255,3 +260,18 @@ def test_the_figures_of_the_decision_note() -> None:
     assert 3.4558 == pytest.approx(found.best_rdp_epsilon, abs=1e-4)
     assert 3.2264 == pytest.approx(found.pld_epsilon, abs=1e-4)
     assert 1.4150 == pytest.approx(_report([event] * 7).zcdp_epsilon, abs=1e-4)
+
+
+def test_a_lattice_event_is_reported_by_its_rho() -> None:
+    """A month plan has Rényi figures like a Gaussian release of its ρ, and no loss distribution."""
+    lattice = LatticeGaussianEvent(2, (Fraction(10), Fraction(20)), Fraction(3), DELTA)
+    same = DiscreteGaussianEvent(Fraction(4), 1, Fraction(3), DELTA)
+    other = LatticeGaussianEvent(1, (Fraction(4),), Fraction(3), DELTA)
+
+    found, gaussian, equal = (_report([one]) for one in (lattice, same, other))
+
+    assert Fraction(1, 80) == found.rho_spent
+    assert gaussian.rdp_curve == equal.rdp_curve
+    assert gaussian.zcdp_epsilon == equal.zcdp_epsilon
+    assert min(equal.zcdp_epsilon, equal.best_rdp_epsilon) == equal.pld_epsilon
+    assert gaussian.pld_epsilon < equal.pld_epsilon

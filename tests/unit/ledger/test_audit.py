@@ -15,6 +15,7 @@ from simulation.ledger_cases import (
     budget,
     mark_of,
     open_ledger,
+    open_month,
     raw_rows,
     raw_sql,
     spend,
@@ -27,6 +28,7 @@ def folder(tmp_path: Path) -> Path:
     ledger = open_ledger(tmp_path)
     for number in range(3):
         spend(ledger, f"plan-{number}")
+    open_month(ledger, days=2)
     ledger.grant("dau", "2026-02", actor="ada", reason="more")
     key_id, _ = ledger.keys.create("ci", [Scope.READ], None)
     ledger.keys.revoke(key_id)
@@ -56,7 +58,7 @@ def test_sound_ledger_has_no_findings(folder: Path) -> None:
     report = audited(folder)
 
     assert report.ok
-    assert (3, 3, ()) == (report.charges, report.releases, report.problems)
+    assert (4, 9, ()) == (report.charges, report.releases, report.problems)
     assert [(report.entries,)] == raw_rows(folder, "SELECT count(*) FROM entries")
     assert report.to_json()["ok"]
 
@@ -213,6 +215,20 @@ class Forger:
         ("UPDATE releases SET day = '2026-02-04'", "release_body"),
         ("UPDATE releases SET body = replace(body, ',', ', ')", "release_body"),
         ("UPDATE releases SET body = '{}'", "unreadable"),
+        ("UPDATE releases SET step = 6 WHERE step = 5", "step_out_of_order"),
+        ("UPDATE releases SET step = step + 9 WHERE step > 2", "step_out_of_order"),
+        ("UPDATE releases SET step = 1 WHERE plan_id = 'plan-1'", "step_out_of_order"),
+        ("UPDATE plans SET body = '{\"releases\":5}' WHERE kind = 'month'", "step_not_paid"),
+        ("UPDATE plans SET body = '{}' WHERE kind = 'month'", "unreadable"),
+        ("UPDATE plans SET kind = 'single' WHERE kind = 'month'", "step_not_paid"),
+        ("UPDATE plans SET kind = 'single' WHERE kind = 'month'", "commitment_without_plan"),
+        ("UPDATE commitments SET plan_id = 'plan-1'", "release_without_commitment"),
+        ("UPDATE commitments SET plan_id = 'plan-1'", "commitment_without_plan"),
+        ("UPDATE commitments SET plan_id = 'other'", "commitment_without_plan"),
+        (
+            "UPDATE charges SET plan_id = 'other' WHERE plan_id = 'plan-2026-02'",
+            "plan_without_charge",
+        ),
     ],
 )
 def test_forged_chain_does_not_hide_wrong_books(folder: Path, change: str, found: str) -> None:
@@ -223,6 +239,34 @@ def test_forged_chain_does_not_hide_wrong_books(folder: Path, change: str, found
 
     assert found in codes(report)
     assert not codes(report) & {"hash", "link", "row_changed"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "table", "found"),
+    [
+        ("charge", "charges", "charged_twice"),
+        ("commitment", "commitments", "committed_twice"),
+    ],
+)
+def test_forged_chain_does_not_hide_a_second_one(
+    folder: Path, kind: str, table: str, found: str
+) -> None:
+    """A charge or a commitment that stands there twice is found under a sound chain."""
+    ledger = open_ledger(folder)
+    # The audit event of the fixture makes room for an entry at the end of the chain.
+    ((seq,),) = raw_rows(folder, "SELECT max(seq) FROM audit")
+    columns = ", ".join(one.name for one in KINDS[kind].table.columns if one.name != "seq")
+    report = Forger(ledger, folder).rewrite(
+        f"DELETE FROM audit WHERE seq = {seq}",
+        f"UPDATE entries SET kind = '{kind}' WHERE seq = {seq}",
+        f"CREATE TABLE copy AS SELECT * FROM {table}",
+        f"DROP TABLE {table}",
+        f"ALTER TABLE copy RENAME TO {table}",
+        f"INSERT INTO {table} SELECT {seq}, {columns} FROM {table} ORDER BY seq DESC LIMIT 1",
+    )
+    ledger.close()
+
+    assert found in codes(report)
 
 
 def test_forged_chain_without_a_contradiction_is_found_by_the_mark(folder: Path) -> None:

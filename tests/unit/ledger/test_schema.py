@@ -14,19 +14,24 @@ from simulation.ledger_cases import (
     file_of,
     mark_of,
     open_ledger,
+    open_month,
     raw_rows,
     raw_sql,
+    release,
     spend,
     url_of,
 )
+from simulation.ledger_cases import (
+    request as step_request,
+)
 
-SECOND = '''"""A table for later."""
+LATER = '''"""A table for later."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 
 
 def upgrade() -> None:
@@ -35,13 +40,13 @@ def upgrade() -> None:
 
 
 @pytest.fixture
-def second_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def later_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A newer version of the product, which has one revision more."""
     scripts = tmp_path / "100% newer"
     shutil.copytree(schema.SCRIPT_LOCATION, scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    (scripts / "versions" / "0002_later.py").write_text(SECOND)
+    (scripts / "versions" / "0003_later.py").write_text(LATER)
     monkeypatch.setattr(schema, "SCRIPT_LOCATION", scripts)
-    monkeypatch.setattr(schema, "REVISIONS", ("0001", "0002"))
+    monkeypatch.setattr(schema, "REVISIONS", ("0001", "0002", "0003"))
 
 
 def tables(folder: Path) -> set[object]:
@@ -61,9 +66,10 @@ def test_dry_run_shows_everything_and_makes_nothing(tmp_path: Path) -> None:
     """For a ledger that is not there, the dry run lists the whole history and creates no file."""
     pending = migrate(url_of(tmp_path), mark_path=mark_of(tmp_path), clock=Ticking(), dry_run=True)
 
-    assert ["0001"] == [one.revision for one in pending]
+    everything = "".join(one.sql for one in pending)
+    assert ["0001", "0002"] == [one.revision for one in pending]
     assert "triggers" in pending[0].summary
-    assert all(f"CREATE TABLE {table}" in pending[0].sql for table in APPEND_ONLY)
+    assert all(f"CREATE TABLE {table}" in everything for table in APPEND_ONLY)
     assert [] == list(tmp_path.iterdir())
 
 
@@ -73,18 +79,19 @@ def test_migrate_makes_a_ledger_once(tmp_path: Path) -> None:
         migrate(url_of(tmp_path), mark_path=mark_of(tmp_path), clock=Ticking()) for _ in range(2)
     )
 
-    assert (["0001"], ()) == ([one.revision for one in first], second)
+    assert (["0001", "0002"], ()) == ([one.revision for one in first], second)
     assert tables(tmp_path) >= {"entries", "charges"}
 
 
-@pytest.mark.usefixtures("second_revision")
+@pytest.mark.usefixtures("later_revision")
 def test_postgres_text_has_its_own_triggers() -> None:
     """The same revisions give SQL for Postgres, with triggers that refuse TRUNCATE too."""
-    first, second = schema.pending_revisions(None, dialect_name="postgresql")
+    first, second, third = schema.pending_revisions(None, dialect_name="postgresql")
 
-    assert len(APPEND_ONLY) == first.sql.count("BEFORE UPDATE OR DELETE OR TRUNCATE")
-    assert "CREATE TABLE later" in second.sql
-    assert "CREATE TABLE entries" not in second.sql
+    refusals = [one.sql.count("BEFORE UPDATE OR DELETE OR TRUNCATE") for one in (first, second)]
+    assert [len(APPEND_ONLY) - 1, 1] == refusals
+    assert "CREATE TABLE later" in third.sql
+    assert "CREATE TABLE entries" not in third.sql
 
 
 def test_older_ledger_is_upgraded_on_open(tmp_path: Path, request: pytest.FixtureRequest) -> None:
@@ -92,7 +99,7 @@ def test_older_ledger_is_upgraded_on_open(tmp_path: Path, request: pytest.Fixtur
     ledger = open_ledger(tmp_path)
     spend(ledger, "before")
     ledger.close()
-    request.getfixturevalue("second_revision")
+    request.getfixturevalue("later_revision")
 
     pending = migrate(url_of(tmp_path), mark_path=mark_of(tmp_path), clock=Ticking(), dry_run=True)
     untouched = "later" not in tables(tmp_path)
@@ -100,15 +107,48 @@ def test_older_ledger_is_upgraded_on_open(tmp_path: Path, request: pytest.Fixtur
     report = ledger.verify()
     ledger.close()
 
-    assert (["0002"], True) == ([one.revision for one in pending], untouched)
+    assert (["0003"], True) == ([one.revision for one in pending], untouched)
     assert "later" in tables(tmp_path)
     assert (1, ()) == (report.releases, report.problems)
 
 
-def test_an_upgrade_that_fails_leaves_the_old_tables(tmp_path: Path, second_revision: None) -> None:
+def test_ledger_of_the_first_release_takes_month_plans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ledger without commitments gets them on open; what it held stays, and the chain is one."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr(schema, "REVISIONS", ("0001",))
+        ledger = open_ledger(tmp_path)
+        spend(ledger, "before")
+        ledger.close()
+    untouched = "commitments" not in tables(tmp_path)
+
+    ledger = open_ledger(tmp_path)
+    _, replayed = ledger.step(step_request("before"), lambda: release("before"))
+    open_month(ledger, days=2)
+    report = ledger.verify()
+    ledger.close()
+
+    assert (True, True) == (untouched, replayed)
+    assert {"commitments", "commitments_no_update", "commitments_no_delete"} <= tables(tmp_path)
+    assert (2, 7, ()) == (report.charges, report.releases, report.problems)
+
+
+def test_first_release_refuses_a_newer_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version that knows no commitments does not write to a ledger that has them."""
+    open_ledger(tmp_path).close()
+    monkeypatch.setattr(schema, "REVISIONS", ("0001",))
+
+    with pytest.raises(SchemaVersionError, match="newer version"):
+        open_ledger(tmp_path)
+
+
+def test_an_upgrade_that_fails_leaves_the_old_tables(tmp_path: Path, later_revision: None) -> None:
     """Every revision or none: a failing one takes the earlier ones back."""
-    broken = SECOND + "    raise ZeroDivisionError\n"
-    (schema.SCRIPT_LOCATION / "versions" / "0002_later.py").write_text(broken)
+    broken = LATER + "    raise ZeroDivisionError\n"
+    (schema.SCRIPT_LOCATION / "versions" / "0003_later.py").write_text(broken)
 
     with pytest.raises(ZeroDivisionError):
         open_ledger(tmp_path)
@@ -125,7 +165,10 @@ def test_newer_ledger_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SchemaVersionError, match="newer version") as refused:
         open_ledger(tmp_path)
 
-    assert ("0099", ["0001"]) == (refused.value.facts["found"], refused.value.facts["known"])
+    assert ("0099", ["0001", "0002"]) == (
+        refused.value.facts["found"],
+        refused.value.facts["known"],
+    )
     assert before == file_of(tmp_path).read_bytes()
 
 

@@ -1,9 +1,12 @@
 """The budget block: enforced figures first, reported ones beside them."""
 
+from fractions import Fraction
 from pathlib import Path
 
 from dpdau.domain import Metric
+from dpdau.ledger.statement import ReportTerms, Statements
 from products import DAY, product
+from simulation.ledger_cases import open_ledger, open_month, plan_budget
 
 EMPTY = {"epsilon_spent": 0.0, "release_count": 0, "best_rdp_epsilon": 0.0, "pld_epsilon": 0.0}
 
@@ -72,3 +75,33 @@ def test_an_open_budget_keeps_its_cap(tmp_path: Path) -> None:
         opened, later = app.budget("dau", DAY), app.budget("dau", DAY.replace(month=2))
 
     assert (3.0, 9.0) == (opened.epsilon_cap, later.epsilon_cap)
+
+
+def test_a_plan_budget_is_told_like_the_others(tmp_path: Path) -> None:
+    """One charge for all its numbers: spent and reported from ρ, without a loss distribution."""
+    terms = ReportTerms(
+        delta=Fraction(1, 10**5),
+        rdp_orders=(2, 8, 32),
+        advanced_delta=Fraction(1, 10**7),
+        policy="plan",
+    )
+    ledger = open_ledger(tmp_path)
+    statements = Statements(ledger, terms)
+    before = statements.block(plan_budget())
+    open_month(ledger, days=2)
+    block = statements.block(plan_budget(cap="9"))
+    ledger.close()
+
+    assert ("plan", "2026-02", "zcdp", 3.0, 1e-6, "plan") == (
+        block.metric,
+        block.period,
+        block.filter,
+        block.epsilon_cap,
+        block.delta,
+        block.policy,
+    )
+    assert (0, "0", 3.0) == (before.release_count, before.rho_spent, before.epsilon_remaining)
+    assert (6, "1/100", 1e-6) == (block.release_count, block.rho_spent, block.reported_delta)
+    assert 0 < block.epsilon_spent < 3
+    assert block.epsilon_spent == block.pld_epsilon <= min(cost for _, cost in block.rdp_curve)
+    assert 3.0 >= round(block.epsilon_spent + block.epsilon_remaining, 9)

@@ -1,6 +1,7 @@
-"""The one transaction of a release."""
+"""Plans, their charges and their steps, each in one transaction."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,18 @@ import pytest
 
 from dpdau.domain import NeighboringRelation, Segment
 from dpdau.ledger.canonical import release_to_json
-from dpdau.ledger.steps import release_columns
-from simulation.ledger_cases import budget, open_ledger, raw_rows, release, request
+from dpdau.ledger.steps import MONTH, SINGLE, release_columns, releases_promised
+from simulation.ledger_cases import (
+    DAY_STEPS,
+    DIGEST,
+    budget,
+    open_ledger,
+    open_month,
+    open_request,
+    raw_rows,
+    release,
+    request,
+)
 
 
 def test_one_step_writes_four_rows_in_order(tmp_path: Path) -> None:
@@ -66,6 +77,9 @@ def test_a_charge_to_another_budget_is_a_bug(tmp_path: Path) -> None:
     for wrong in (other, renamed):
         with pytest.raises(AssertionError, match="its own budget"):
             ledger.step(wrong, lambda: pytest.fail("made a number"))
+    month = replace(open_request(), budget=budget(period="2026-03"))
+    with pytest.raises(AssertionError, match="its own budget"):
+        ledger.open_plan(month)
     ledger.close()
 
 
@@ -74,3 +88,42 @@ def test_columns_are_taken_from_the_release() -> None:
     columns = release_columns(release(window_days=7))
 
     assert (None, "2026-02-03", 7) == (columns["segment"], columns["day"], columns["window_days"])
+
+
+def test_opening_a_month_writes_three_rows(tmp_path: Path) -> None:
+    """Budget, plan and charge are entered together; commitment and releases follow on their own."""
+    ledger = open_ledger(tmp_path)
+    open_month(ledger, days=1)
+    ledger.close()
+
+    rows = raw_rows(tmp_path, "SELECT kind, ref, at FROM entries WHERE seq > 1 ORDER BY seq")
+    assert [
+        ("budget", "plan:2026-02"),
+        ("plan", "plan-2026-02"),
+        ("charge", "plan-2026-02"),
+        ("commitment", "plan-2026-02"),
+        *[("release", f"rel-plan-2026-02-{step}") for step in range(DAY_STEPS)],
+    ] == [row[:2] for row in rows]
+    assert [3, 1, DAY_STEPS] == list(Counter(row[2] for row in rows).values())
+    ((kind, digest),) = raw_rows(
+        tmp_path, "SELECT kind, digest FROM plans JOIN commitments USING (plan_id)"
+    )
+    assert ("month", DIGEST) == (kind, digest)
+
+
+def test_a_month_plan_says_what_it_pays_for(tmp_path: Path) -> None:
+    """A month plan without a number of releases is a bug, and nothing is charged."""
+    ledger = open_ledger(tmp_path)
+    for body in ({"month": "2026-02", "releases": 0}, {"month": "2026-02"}):
+        with pytest.raises((AssertionError, KeyError)):
+            ledger.open_plan(replace(open_request(), plan_body=body))
+    states = ledger.states()
+    ledger.close()
+
+    assert () == states
+
+
+@pytest.mark.parametrize(("kind", "expected"), [(SINGLE, 1), (MONTH, 93)])
+def test_what_a_charge_pays_for(kind: str, expected: int) -> None:
+    """A single plan has one release, a month plan what its body says."""
+    assert expected == releases_promised(kind, {"releases": 93})

@@ -1,4 +1,4 @@
-"""A plan ties a mechanism to its cost, and a question to its answer."""
+"""A plan for one number ties a mechanism to its cost, and a question to its answer."""
 
 import datetime as dt
 from dataclasses import replace
@@ -11,12 +11,14 @@ from dpdau.accounting.events import DiscreteGaussianEvent, DiscreteLaplaceEvent
 from dpdau.domain import Metric, Segment
 from dpdau.errors import InvalidPlanError
 from dpdau.mechanisms.gaussian import DiscreteGaussian
-from dpdau.plan import PrivacyTerms, Question, budget, on_demand, question
+from dpdau.plan import PrivacyTerms, Question, on_demand, question
 
 TERMS = PrivacyTerms(
     epsilon={Metric.DAU: Fraction(3, 10), Metric.WAU: Fraction(1, 2), Metric.MAU: Fraction(1, 2)},
     cap={Metric.DAU: Fraction(3), Metric.WAU: Fraction(7, 2), Metric.MAU: Fraction(7, 2)},
     delta=Fraction(1, 10**6),
+    plan_epsilon=Fraction(3),
+    plan_delta=Fraction(1, 10**6),
     mau_window_days=30,
 )
 DAY = dt.date(2026, 2, 28)
@@ -114,15 +116,4 @@ def test_the_frozen_description_lets_a_reader_redo_the_arithmetic() -> None:
         body["window_days"],
         body["edition"],
         body["horizon"],
-    )
-
-
-def test_a_budget_opens_at_the_cap_of_its_metric() -> None:
-    """Each month of each metric has one budget at its own cap."""
-    held = budget(Metric.WAU, "2026-02", TERMS)
-
-    assert ("wau:2026-02", Fraction(7, 2), Fraction(1, 10**6)) == (
-        held.budget_id,
-        held.epsilon,
-        held.delta,
     )

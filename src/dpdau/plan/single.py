@@ -1,8 +1,4 @@
-"""One frozen promise: what is released, how, and at what cost.
-
-A one-off release is a plan with horizon 1. The plan is where a mechanism and its cost are tied
-together, so that neither can drift from the other; it is the only maker of `Charge`.
-"""
+"""Plans with horizon 1: one number on demand, for one charge."""
 
 import datetime as dt
 import hashlib
@@ -11,11 +7,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
 
-from dpdau.accounting.budget import Budget, FilterName
+from dpdau.accounting.budget import Budget
 from dpdau.accounting.calibration import gaussian_sigma
 from dpdau.accounting.events import Charge, DiscreteGaussianEvent, DiscreteLaplaceEvent
 from dpdau.domain import (
-    WAU_WINDOW_DAYS,
     Metric,
     NeighboringRelation,
     Segment,
@@ -26,24 +21,10 @@ from dpdau.domain import (
 from dpdau.errors import InvalidPlanError
 from dpdau.mechanisms.gaussian import DiscreteGaussian
 from dpdau.mechanisms.laplace import DiscreteLaplace
+from dpdau.plan.terms import PrivacyTerms, budget, own_windows
 
 ON_DEMAND: Final = "on_demand"
 _SENSITIVITY: Final = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrivacyTerms:
-    """The privacy parameters of a deployment; nothing here is about speed.
-
-    Shapes and units:
-        epsilon: ε of one release of each metric; cap: ε of all its releases of one month; `delta`
-        is the δ of both for WAU and MAU, and DAU has δ = 0.
-    """
-
-    epsilon: dict[Metric, Fraction]
-    cap: dict[Metric, Fraction]
-    delta: Fraction
-    mau_window_days: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +65,6 @@ class Plan:
             "sensitivity": self.mechanism.sensitivity,
             "mechanism": self.mechanism.name,
         }
-
-
-def own_windows(mau_window_days: int) -> dict[Metric, int]:
-    """The days of each metric's own window."""
-    return {Metric.DAU: 1, Metric.WAU: WAU_WINDOW_DAYS, Metric.MAU: mau_window_days}
 
 
 def question(
@@ -138,13 +114,7 @@ def on_demand(asked: Question, *, edition: int, terms: PrivacyTerms) -> Plan:
         mechanism = DiscreteLaplace(epsilon=epsilon, sensitivity=_SENSITIVITY)
         event = DiscreteLaplaceEvent(epsilon=epsilon)
     else:
-        sigma = gaussian_sigma(epsilon, terms.delta, _SENSITIVITY)
-        mechanism = DiscreteGaussian(
-            sigma=sigma, epsilon=epsilon, delta=terms.delta, sensitivity=_SENSITIVITY
-        )
-        event = DiscreteGaussianEvent(
-            sigma=Fraction(sigma), sensitivity=_SENSITIVITY, epsilon=epsilon, delta=terms.delta
-        )
+        mechanism, event = gaussian(epsilon, terms.delta)
     held = budget(asked.metric, month_of(asked.window.end), terms)
     return Plan(
         plan_id=_plan_id(asked, edition),
@@ -157,16 +127,16 @@ def on_demand(asked: Question, *, edition: int, terms: PrivacyTerms) -> Plan:
     )
 
 
-def budget(metric: Metric, period: str, terms: PrivacyTerms) -> Budget:
-    """The budget of a metric for a month, as it opens under these terms."""
-    pure = metric is Metric.DAU
-    return Budget(
-        budget_id=f"{metric}:{period}",
-        metric=metric.value,
-        period=period,
-        filter_name=FilterName.BASIC if pure else FilterName.ZCDP,
-        epsilon=terms.cap[metric],
-        delta=Fraction(0) if pure else terms.delta,
+def gaussian(
+    epsilon: Fraction, delta: Fraction
+) -> tuple[DiscreteGaussian, DiscreteGaussianEvent]:
+    """Noise for one user's change of 1, calibrated to (ε, δ), and what it costs, from one σ."""
+    sigma = gaussian_sigma(epsilon, delta, _SENSITIVITY)
+    return (
+        DiscreteGaussian(sigma=sigma, epsilon=epsilon, delta=delta, sensitivity=_SENSITIVITY),
+        DiscreteGaussianEvent(
+            sigma=Fraction(sigma), sensitivity=_SENSITIVITY, epsilon=epsilon, delta=delta
+        ),
     )
 
 

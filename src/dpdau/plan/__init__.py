@@ -1,0 +1,28 @@
+"""One frozen promise: what is released, how, and at what cost.
+
+A one-off release is a plan with horizon 1; a month plan pays once for every day of a month. The
+plan is where a mechanism and its cost are tied together, so that neither can drift from the other;
+it is the only maker of `Charge`.
+"""
+
+from dpdau.plan.growth import GrowthPlan, growth
+from dpdau.plan.months import TOTAL_SHARE, MonthPlan, month, month_plan_id
+from dpdau.plan.single import Plan, Question, on_demand, question
+from dpdau.plan.terms import PLAN, PrivacyTerms, budget, own_windows
+
+__all__ = [
+    "PLAN",
+    "TOTAL_SHARE",
+    "GrowthPlan",
+    "MonthPlan",
+    "Plan",
+    "PrivacyTerms",
+    "Question",
+    "budget",
+    "growth",
+    "month",
+    "month_plan_id",
+    "on_demand",
+    "own_windows",
+    "question",
+]
