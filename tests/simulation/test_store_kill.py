@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dpdau.activity.embedded import EmbeddedStore
-from dpdau.domain import day_number
+from dpdau.domain import day_number, month_of
 
 KILLS = 8
 SEED = 20260315
@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from dpdau.activity.embedded import EmbeddedStore
 from dpdau.activity.upkeep import StoreLimits
+from dpdau.domain import day_date, month_of
 from strategies import columns
 import dataclasses
 
@@ -35,6 +36,13 @@ for number in range(start, 100_000):
     who = np.random.default_rng(number % 5).integers(1, 2**64, size, dtype=np.uint64)
     batch = columns(who, np.full(size, first + number))
     applied = store.apply(dataclasses.replace(batch, batch_id=str(number)))
+    day = day_date(first + number)
+    month = month_of(day)
+    store.open_month(month, lookback_days=30)
+    store.put_secret(month, month.encode())
+    store.freeze(month, day)
+    if month_of(day_date(first + number + 1)) != month:
+        store.end_month(month)
     print(number, applied.duplicate, flush=True)
 """
 
@@ -52,6 +60,7 @@ def test_acknowledged_batches_survive_a_kill(tmp_path: Path) -> None:
             first=FIRST, last=FIRST + dt.timedelta(days=last + 3), window_days=(1,)
         )
         segments = store.stats().segments
+        _check_months(store, last)
         store.close()
 
         found = table[0].tolist()
@@ -65,6 +74,20 @@ def test_acknowledged_batches_survive_a_kill(tmp_path: Path) -> None:
     assert segments > 1
     left = {path.name for path in (root / "segments").iterdir()}
     assert not [name for name in left if name.endswith(".tmp")]
+
+
+def _check_months(store: EmbeddedStore, last: int) -> None:
+    """The last acknowledged day is fixed and closed; at most one more is, and then it is both."""
+    day = FIRST + dt.timedelta(days=last)
+    following = day + dt.timedelta(days=1)
+    closed = store.closed_days(FIRST, following + dt.timedelta(days=1))
+    fixed = {
+        day,
+        *(one for one in (day, following) if store.frozen_through(month_of(one)) == following),
+    }
+    assert {FIRST + dt.timedelta(days=number) for number in range(last)} | fixed == closed
+    ended = month_of(following) != month_of(day)
+    assert (None if ended else month_of(day).encode()) == store.secret(month_of(day))
 
 
 def _run_and_kill(root: Path, start: int, after: int) -> list[int]:

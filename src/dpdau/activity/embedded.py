@@ -2,42 +2,43 @@
 
 ```text
 activity/
-├── manifest.sqlite   which files count, small commits, batch ids, offsets, day states, receipts
+├── manifest.sqlite   which files count, small commits, batch ids, offsets, day states, receipts,
+│                     open months and their secrets
 ├── store.made        says that a manifest was here: a lost one is no new store
 ├── writer.lock       held by the one process that writes
-└── segments/*.seg    immutable sorted rows: masks, labels, seen event ids
+└── segments/*.seg    immutable sorted rows: masks, labels, seen event ids, held days
 ```
 
-Under a store key every row about people is AES-256-GCM; the manifest's own columns (row counts,
-dimension values, sources, batch ids, closed days, receipts) are in the clear.
+Under a store key every row about people and every secret is AES-256-GCM; the manifest's own columns
+(row counts, dimension values, sources, batch ids, closed days, months, receipts) are in the clear.
 """
 
 import contextlib
 import datetime as dt
 import os
-import sqlite3
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpdau.activity import labels, masks, rotation, seen
+from dpdau.activity.access import StoreAccess
 from dpdau.activity.counting import PageLoader, windowed_counts
 from dpdau.activity.dictionary import NewLabels, label_run
-from dpdau.activity.history import History, Snapshot
+from dpdau.activity.growth import growth_counts
+from dpdau.activity.held import HELD
+from dpdau.activity.history import Snapshot
 from dpdau.activity.labels import LABELS
-from dpdau.activity.manifest import Manifest, mark_made, was_made
+from dpdau.activity.manifest import Manifest
 from dpdau.activity.masks import MASKS
-from dpdau.activity.runs import Rows, Table, find, merge_runs
-from dpdau.activity.sealing import Sealer
+from dpdau.activity.month_view import has_late, held_by
+from dpdau.activity.months import Months
+from dpdau.activity.runs import Rows, Run, Table, find, merge_runs
 from dpdau.activity.seen import SEEN
-from dpdau.activity.segments import SegmentFiles
 from dpdau.activity.store import Applied, StoreStats
-from dpdau.activity.upkeep import StoreLimits, Upkeep, remove_orphans
-from dpdau.activity.writer_lock import WriterLock
+from dpdau.activity.upkeep import StoreLimits
 from dpdau.domain import (
     WINDOW_DAYS_MAX,
     Clock,
@@ -47,17 +48,12 @@ from dpdau.domain import (
     day_date,
     day_number,
 )
-from dpdau.errors import InvalidPlanError, NotFoundError, StoreCorruptError, StoreUnavailableError
+from dpdau.errors import InvalidPlanError, NotFoundError
 
 COUNT_DAYS_MAX: Final = 4096
 """The longest range of days that one call may count."""
 FORGET_MAX: Final = 1_000_000
 """How many pseudonyms one call may forget."""
-_READ_ATTEMPTS: Final = 10
-_FOLDER_MODE: Final = 0o700
-_MANIFEST: Final = "manifest.sqlite"
-
-_Answer = TypeVar("_Answer")
 
 
 class EmbeddedStore:
@@ -94,29 +90,18 @@ class EmbeddedStore:
     ) -> None:
         self._root = root
         self._clock = clock
-        self._read_only = read_only
-        self._limits = StoreLimits() if limits is None else limits
-        self._sealer = Sealer(store_key)
-        self._files = SegmentFiles(root / "segments", self._sealer, self._limits.cache_bytes_max)
-        self._path = root / _MANIFEST
-        self._lock = threading.RLock()
-        self._lookup_lock = threading.Lock()
-        self._writer: tuple[Manifest, Upkeep] | None = None
-        self._writer_lock = WriterLock(root / "writer.lock")
-        self._closed = False
-        with _translated():
-            if not read_only:
-                self._prepare()
-            elif not Manifest.exists(self._path):
-                raise StoreUnavailableError(f"Expected an activity store in {root}, found none.")
-            self._lookups = Manifest(self._path, self._sealer, read_only=True)
-            self._snapshots = Manifest(self._path, self._sealer, read_only=True)
-        self._history = History(self._snapshots, self._files, self._sealer)
+        self._access = StoreAccess(
+            root,
+            store_key=store_key,
+            read_only=read_only,
+            limits=StoreLimits() if limits is None else limits,
+        )
+        self._months = Months(self._access, clock)
 
     @staticmethod
     def exists(root: Path) -> bool:
         """Whether a store was made in a folder, be its manifest there or lost."""
-        return was_made(root) or Manifest.exists(root / _MANIFEST)
+        return StoreAccess.exists(root)
 
     def apply(self, batch: EventBatch) -> Applied:
         """Folds a batch in; see `ActivityStore.apply`.
@@ -130,7 +115,7 @@ class EmbeddedStore:
             | an alias with rows | its rows move to the current pseudonym first, then the batch |
             | several of these | duplicate before late before accepted |
         """
-        with self._writing() as (manifest, upkeep):
+        with self._access.writing() as (manifest, upkeep):
             now = self._clock()
             upkeep.tend(now)
             if batch.batch_id is not None and manifest.batch_applied(batch.batch_id):
@@ -139,19 +124,24 @@ class EmbeddedStore:
             late = _late_events(batch, manifest) & fresh
             keep = fresh[batch.event_index]
             new_labels = NewLabels(manifest)
-            labeled = label_run(batch, keep, new_labels)
-            mask_run = masks.from_rows(batch.pseudonym[keep], batch.day[keep], batch.add[keep])
+            label_rows = label_run(batch, keep, new_labels)
+            events = masks.from_rows(batch.pseudonym[keep], batch.day[keep], batch.add[keep])
+            runs: dict[Table, Run] = {}
             if batch.aliases.shape[0] and keep.any():
                 current, aliases = batch.pseudonym[keep], batch.aliases[:, keep]
-                moved_masks, moved_labels = self._read(
-                    (MASKS, LABELS), lambda state: rotation.moves(state, current, aliases)
+                runs = self._access.read(
+                    (MASKS, LABELS, HELD), lambda state: rotation.moves(state, current, aliases)
                 )
-                mask_run = merge_runs(MASKS, moved_masks, mask_run)
-                labeled = merge_runs(LABELS, moved_labels, labeled)
+            moved = dict(runs)
+            if has_late(manifest.open_months(), events):
+                held = self._access.read((MASKS, HELD), lambda state: held_by(state, moved, events))
+                runs[HELD] = merge_runs(HELD, runs.get(HELD, {}), held)
+            runs[MASKS] = merge_runs(MASKS, runs.get(MASKS, {}), events)
+            runs[LABELS] = merge_runs(LABELS, runs.get(LABELS, {}), label_rows)
+            runs[SEEN] = seen.from_ids(batch.event_id[fresh], now)
             with upkeep.changing() as change:
-                upkeep.add(change, MASKS, mask_run)
-                upkeep.add(change, LABELS, labeled)
-                upkeep.add(change, SEEN, seen.from_ids(batch.event_id[fresh], now))
+                for table, run in runs.items():
+                    upkeep.add(change, table, run)
 
             def also() -> None:
                 if batch.batch_id is not None:
@@ -182,15 +172,11 @@ class EmbeddedStore:
         days = (last - first).days + 1
         if not 1 <= days <= COUNT_DAYS_MAX:
             raise InvalidPlanError(f"Expected a range of 1..{COUNT_DAYS_MAX} days, found {days}.")
-        wrong = [one for one in window_days if not 1 <= one <= WINDOW_DAYS_MAX]
-        if wrong:
-            raise InvalidPlanError(
-                f"Expected windows of 1..{WINDOW_DAYS_MAX} days, found {wrong[0]}."
-            )
+        _check_windows(window_days)
         value = None if segment is None else self._segment_code(segment)
         if segment is not None and value is None:
             return np.zeros((len(window_days), days), dtype=np.int64)
-        return self._read(
+        return self._access.read(
             (MASKS,) if value is None else (MASKS, LABELS),
             lambda state: windowed_counts(
                 _loader(state, value),
@@ -200,26 +186,39 @@ class EmbeddedStore:
             ),
         )
 
+    def growth(self, end: dt.date, *, window_days: int) -> NDArray[np.int64]:
+        """Who came and went between two neighboring windows; see `ActivityStore.growth`."""
+        _check_windows([window_days])
+        return self._access.read(
+            (MASKS,),
+            lambda state: growth_counts(
+                _loader(state, None),
+                first_page=state.first_group(MASKS),
+                end=day_number(end),
+                window_days=window_days,
+            ),
+        )
+
     def segment_values(self, dimension: str) -> tuple[str, ...]:
         """The values of a dimension seen so far, sorted. Private: not for publication."""
-        with self._looking() as manifest:
+        with self._access.looking() as manifest:
             known = manifest.dimensions().get(dimension)
             return () if known is None else tuple(manifest.values(known))
 
     def close_day(self, day: dt.date) -> None:
         """Marks a day as released; durable, idempotent."""
-        with self._writing() as (manifest, _upkeep), manifest.writing():
+        with self._access.writing() as (manifest, _upkeep), manifest.writing():
             manifest.close_day(day_number(day))
 
     def closed_days(self, first: dt.date, last: dt.date) -> frozenset[dt.date]:
         """The days of a range that were marked as released."""
-        with self._looking() as manifest:
+        with self._access.looking() as manifest:
             found = manifest.closed_days(day_number(first), day_number(last))
             return frozenset(day_date(day) for day in found)
 
     def has_closed_days(self) -> bool:
         """Whether any day was ever marked as released."""
-        with self._looking() as manifest:
+        with self._access.looking() as manifest:
             return manifest.has_closed_days()
 
     def forget(
@@ -232,7 +231,8 @@ class EmbeddedStore:
         """Takes out every pair and label; see `ActivityStore.forget`.
 
         Guarantee:
-            When it returns, no file under the store's folder holds one of the pseudonyms.
+            When it returns, no file under the store's folder holds one of the pseudonyms, except
+            the tombstone of each open month.
 
         Raises:
             StoreUnavailableError: Nothing was taken out, or all was but a reader kept the
@@ -243,9 +243,10 @@ class EmbeddedStore:
                 f"Expected at most {FORGET_MAX} pseudonyms, found {len(pseudonyms)}."
             )
         keys = np.unique(np.array(list(pseudonyms), dtype=np.uint64))
-        with self._writing() as (manifest, upkeep):
+        with self._access.writing() as (manifest, upkeep):
             now = self._clock()
-            found = self._read((MASKS,), lambda state: state.lookup(MASKS, keys))
+            upkeep.tend(now)
+            found = self._access.read((MASKS,), lambda state: state.lookup(MASKS, keys))
             touched = sum(
                 len(masks.days_of(page, MASKS.digest(rows))) for page, rows in found.items()
             )
@@ -257,13 +258,48 @@ class EmbeddedStore:
             upkeep.forget(keys, now, also)
             return touched
 
+    def open_month(self, month: str, *, lookback_days: int, dimensions: Sequence[str] = ()) -> None:
+        """Starts to keep what a month counts; see `ActivityStore.open_month`."""
+        self._months.open(month, lookback_days=lookback_days, dimensions=dimensions)
+
+    def freeze(self, month: str, day: dt.date) -> None:
+        """Fixes the next day of an open month; see `ActivityStore.freeze`."""
+        self._months.freeze(month, day)
+
+    def frozen_through(self, month: str) -> dt.date | None:
+        """The last fixed day of a month, or None."""
+        return self._months.frozen_through(month)
+
+    def contributions(
+        self,
+        month: str,
+        day: dt.date,
+        *,
+        window_days: Sequence[int],
+        segments: Sequence[Segment] = (),
+    ) -> NDArray[np.int64]:
+        """What an open month counts on a fixed day; see `ActivityStore.contributions`."""
+        return self._months.contributions(month, day, window_days=window_days, segments=segments)
+
+    def put_secret(self, month: str, body: bytes) -> bytes:
+        """Stores the secret of an open month once; see `ActivityStore.put_secret`."""
+        return self._months.put_secret(month, body)
+
+    def secret(self, month: str) -> bytes | None:
+        """The secret of an open month, or None."""
+        return self._months.secret(month)
+
+    def end_month(self, month: str) -> None:
+        """Destroys all that was kept for a month; see `ActivityStore.end_month`."""
+        self._months.end(month)
+
     def receipt(self, erasure_id: str) -> ErasureReceipt:
         """The receipt of an erasure.
 
         Raises:
             NotFoundError: There is none with this id.
         """
-        with self._looking() as manifest:
+        with self._access.looking() as manifest:
             found = manifest.receipt(erasure_id)
         if found is None:
             raise NotFoundError("Expected the id of an erasure, found none with this id.")
@@ -271,125 +307,26 @@ class EmbeddedStore:
 
     def purge_before(self, day: dt.date) -> None:
         """Drops all activity before a day, and the labels of months that ended before it."""
-        with self._writing() as (_manifest, upkeep):
+        with self._access.writing() as (_manifest, upkeep):
             upkeep.purge_before(day, self._clock())
 
     def offset(self, source: str) -> int | None:
         """The last offset of a source that was stored with its activity, or None."""
-        with self._looking() as manifest:
+        with self._access.looking() as manifest:
             return manifest.offset(source)
 
     def stats(self) -> StoreStats:
         """The size of the store; see `StoreStats`."""
-        return self._read((MASKS,), self._measure)
+        return self._access.read((MASKS,), self._measure)
 
     def check_writable(self) -> None:
         """Proves that a durable write works now; see `ActivityStore.check_writable`."""
-        with self._writing() as (manifest, _upkeep), manifest.writing():
+        with self._access.writing() as (manifest, _upkeep), manifest.writing():
             manifest.probe(self._clock())
 
     def close(self) -> None:
         """Releases files and the writer's lock; may be called twice."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._lookups.close()
-            self._snapshots.close()
-            self._release()
-
-    def _prepare(self) -> None:
-        """Makes a missing store and deletes what a crash left, where nobody else is writing."""
-        self._root.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-        missing = not Manifest.exists(self._path)
-        if not self._writer_lock.take(self._limits.lock_wait_seconds if missing else 0.0):
-            if missing and not Manifest.exists(self._path):
-                raise self._busy()
-            return
-        try:
-            if not Manifest.exists(self._path):
-                self._refuse_a_lost_manifest()
-                Manifest.create(self._path, self._sealer)
-            mark_made(self._root)
-            manifest = Manifest(self._path, self._sealer, read_only=False)
-            with contextlib.closing(manifest):
-                remove_orphans(manifest, self._files)
-        finally:
-            self._release()
-
-    def _refuse_a_lost_manifest(self) -> None:
-        """An empty manifest beside what a store left would make everything in it an orphan."""
-        if was_made(self._root) or self._files.names():
-            raise StoreCorruptError(
-                f"Expected the manifest of the activity store at {self._path}, found none that is "
-                "complete. Restore it from a backup; nothing was changed."
-            )
-
-    def _acquire(self) -> tuple[Manifest, Upkeep]:
-        """The writing side; takes the writer's lock on the first call."""
-        if self._writer is None:
-            if not self._writer_lock.take(self._limits.lock_wait_seconds):
-                raise self._busy()
-            manifest = Manifest(self._path, self._sealer, read_only=False)
-            upkeep = Upkeep(
-                manifest,
-                history=self._history,
-                files=self._files,
-                sealer=self._sealer,
-                limits=self._limits,
-            )
-            self._writer = (manifest, upkeep)
-            remove_orphans(manifest, self._files)
-        return self._writer
-
-    def _release(self) -> None:
-        """Gives up the writing side."""
-        if self._writer is not None:
-            self._writer[0].close()
-            self._writer = None
-        self._writer_lock.release()
-
-    def _busy(self) -> StoreUnavailableError:
-        """The error for a store that another process writes."""
-        return StoreUnavailableError(
-            f"Expected to be the only writer of {self._root}, found another process that writes."
-        )
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[tuple[Manifest, Upkeep]]:
-        """The writing side, for one call at a time."""
-        with self._lock, _translated():
-            self._check_open()
-            if self._read_only:
-                raise StoreUnavailableError("Expected a store to write, found it read-only.")
-            yield self._acquire()
-
-    @contextlib.contextmanager
-    def _looking(self) -> Iterator[Manifest]:
-        """A read-only view of the manifest, for one call at a time."""
-        with self._lookup_lock, _translated():
-            self._check_open()
-            with self._lookups.reading():
-                yield self._lookups
-
-    def _read(self, tables: Sequence[Table], question: Callable[[Snapshot], _Answer]) -> _Answer:
-        """Answers from one snapshot; takes another one where a merge replaced a file meanwhile."""
-        with _translated():
-            for _ in range(_READ_ATTEMPTS):
-                self._check_open()
-                try:
-                    return question(self._history.snapshot(tables))
-                except FileNotFoundError as gone:
-                    if self._history.names(Path(gone.filename).name):
-                        raise
-        raise StoreUnavailableError(
-            "Expected to read while another process merges, found files replaced too often; retry."
-        )
-
-    def _check_open(self) -> None:
-        """Refuses work after `close`."""
-        if self._closed:
-            raise StoreUnavailableError("Expected an open store, found it closed.")
+        self._access.close()
 
     def _fresh_events(self, batch: EventBatch) -> NDArray[np.bool_]:
         """(events,) bool: False for an event that was seen before or earlier in the batch."""
@@ -397,14 +334,14 @@ class EmbeddedStore:
             return np.ones(batch.events, dtype=np.bool_)
         fresh = seen.first_occurrences(batch.event_id)
         ids = np.unique(batch.event_id)
-        known = self._read((SEEN,), lambda state: state.lookup(SEEN, ids))
+        known = self._access.read((SEEN,), lambda state: state.lookup(SEEN, ids))
         for rows in known.values():
             fresh &= ~find(rows.key, batch.event_id)[1]
         return fresh
 
     def _segment_code(self, segment: Segment) -> tuple[int, int] | None:
         """The dimension id and value code of a segment, or None where it was never seen."""
-        with self._looking() as manifest:
+        with self._access.looking() as manifest:
             dimension = manifest.dimensions().get(segment.dimension)
             code = None if dimension is None else manifest.value_code(dimension, segment.value)
             return None if dimension is None or code is None else (dimension, code)
@@ -419,7 +356,7 @@ class EmbeddedStore:
             for ref in some
         ]
         for ref in refs:
-            for page, index in self._files.groups(MASKS, ref.file.name).items():
+            for page, index in state.files.groups(MASKS, ref.file.name).items():
                 digests[page] = digests.get(page, 0) | index.digest
         for page, rows in state.deltas[MASKS.kind].items():
             digests[page] = digests.get(page, 0) | MASKS.digest(rows)
@@ -437,6 +374,17 @@ class EmbeddedStore:
             if active
             else None,
         )
+
+
+def _check_windows(window_days: Sequence[int]) -> None:
+    """Refuses a window that nothing here counts.
+
+    Raises:
+        InvalidPlanError: One is outside 1..64 days.
+    """
+    wrong = [one for one in window_days if not 1 <= one <= WINDOW_DAYS_MAX]
+    if wrong:
+        raise InvalidPlanError(f"Expected windows of 1..{WINDOW_DAYS_MAX} days, found {wrong[0]}.")
 
 
 def _late_events(batch: EventBatch, manifest: Manifest) -> NDArray[np.bool_]:
@@ -478,23 +426,3 @@ def _bytes_under(root: Path) -> int:
             with contextlib.suppress(FileNotFoundError):
                 total += (Path(folder) / name).stat().st_size
     return total
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Turns the errors of SQLite and of the system into the store's own."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        name = Path(str(error.filename)).name
-        raise StoreCorruptError(f"Expected the file {name}, found none.", file=name) from error
-    except (sqlite3.OperationalError, OSError) as error:
-        raise StoreUnavailableError(
-            f"Expected to use the activity store, found: {error}."
-        ) from error
-    except sqlite3.IntegrityError:
-        raise
-    except sqlite3.DatabaseError as error:
-        raise StoreCorruptError(
-            f"Expected an intact manifest, found: {error}.", file="manifest.sqlite"
-        ) from error

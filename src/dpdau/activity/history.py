@@ -4,6 +4,7 @@ For each table the history is, oldest first: the files of a part, then the commi
 yet cut by key. A snapshot names the files and holds the commits merged in memory.
 """
 
+import dataclasses
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from dpdau.activity.held import PlanMonth
 from dpdau.activity.manifest import UNSPLIT, Manifest, PendingRef, SegmentRef
 from dpdau.activity.runs import (
     PARTS,
@@ -41,12 +43,14 @@ class Snapshot:
         segments: (table kind, part) → files, oldest first.
         pending: All small commits, oldest first.
         deltas: Table kind → all commits that are not yet cut by key, as one run.
+        months: The open months, oldest first.
     """
 
     files: SegmentFiles
     segments: Mapping[tuple[str, int], Sequence[SegmentRef]]
     pending: Sequence[PendingRef]
     deltas: Mapping[str, Run]
+    months: Sequence[PlanMonth]
 
     @classmethod
     def bare(cls, files: SegmentFiles, manifest: Manifest) -> "Snapshot":
@@ -54,11 +58,16 @@ class Snapshot:
         segments: dict[tuple[str, int], list[SegmentRef]] = {}
         for ref in manifest.segments():
             segments.setdefault((ref.kind, ref.part), []).append(ref)
-        return cls(files, segments, manifest.pending(), {})
+        return cls(files, segments, manifest.pending(), {}, manifest.open_months())
 
     def part(self, table: Table, part: int) -> Sequence[SegmentRef]:
         """The files of one part, oldest first."""
         return self.segments.get((table.kind, part), ())
+
+    def first_group(self, table: Table) -> int:
+        """A group that no row of a table comes before; 0 where there are no rows."""
+        refs = [ref for (kind, _), some in self.segments.items() if kind == table.kind for ref in some]
+        return min((*(ref.file.group_min for ref in refs), *self.deltas[table.kind]), default=0)
 
     def loose(self, table: Table) -> Sequence[SegmentRef]:
         """The files that are not yet cut by key, oldest first."""
@@ -100,20 +109,24 @@ class Snapshot:
         self.files.cache.put((names, group, _SETTLED), (rows.key, *rows.values))
         return rows
 
-    def lookup(self, table: Table, keys: NDArray[np.uint64]) -> Run:
-        """What is true of some keys, in every group.
+    def lookup(self, table: Table, keys: NDArray[np.uint64], *, groups: range | None = None) -> Run:
+        """What is true of some keys.
 
         Args:
             table: The table to look in.
             keys: (n,) uint64, strictly increasing.
+            groups: Where to look; None for every group.
         """
         found: Run = {}
         for part in range(PARTS):
             wanted = keys[part_slice(keys, part)]
             if wanted.shape[0]:
                 for ref in self.part(table, part):
-                    found = merge_runs(table, found, self._pick(table, ref.file.name, wanted))
-        delta = map_rows(self.deltas[table.kind].items(), lambda _group, rows: pick(rows, keys))
+                    rows = self._pick(table, ref.file.name, wanted, groups)
+                    found = merge_runs(table, found, rows)
+        waiting = self.deltas[table.kind].items()
+        near = [one for one in waiting if groups is None or one[0] in groups]
+        delta = map_rows(near, lambda _group, rows: pick(rows, keys))
         found = merge_runs(table, found, delta)
         return map_rows(found.items(), lambda _group, rows: table.settle(rows))
 
@@ -125,10 +138,12 @@ class Snapshot:
             for group in self.files.groups(table, name)
         )
 
-    def _pick(self, table: Table, name: str, keys: NDArray[np.uint64]) -> Run:
+    def _pick(self, table: Table, name: str, keys: NDArray[np.uint64], groups: range | None) -> Run:
         """The rows of some keys in one file; value columns are read only where a key is found."""
         found = {}
         for group in self.files.groups(table, name):
+            if groups is not None and group not in groups:
+                continue
             at, hit = find(self.files.keys(table, name, group), keys)
             if hit.any():
                 rows = self.files.rows(table, name, group)
@@ -178,7 +193,7 @@ class History:
                 table.kind: self._extend(table, known, fresh, payloads)
                 for table, known, fresh in plans
             }
-            return Snapshot(self._files, bare.segments, bare.pending, deltas)
+            return dataclasses.replace(bare, deltas=deltas)
 
     def names(self, name: str) -> bool:
         """Whether the newest state refers to a file of this name."""

@@ -10,6 +10,9 @@ pseudonym) → value code, and the first one stays. A code is one int32 that enc
 | -1    | forget the value                           |
 | ≤ -2  | forget the value, then it is -(code) - 2   |
 
+The labels that an open month has fixed for its users (*plan labels*) are rows of the same table, in
+groups above all those of ordinary months; there too the first one stays.
+
 The reason for a table of its own is in `docs/decisions/0002-labels-beside-masks.md`.
 """
 
@@ -20,7 +23,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dpdau.activity.runs import Rows, Run, Table, Values, split_groups, starts_of
+from dpdau.activity.runs import Rows, Run, Table, Values, find, split_groups, starts_of
 from dpdau.domain import day_number
 
 DIMENSIONS_MAX: Final = 64
@@ -31,6 +34,8 @@ DIMENSION_VALUES_MAX: Final = 2**31 - 2
 It is never dropped: whether one user's label is kept must not depend on another's values.
 """
 FORGET: Final = -1
+_PLAN_GROUPS: Final = 1 << 24
+assert 10_000 * 12 * DIMENSIONS_MAX <= _PLAN_GROUPS, "no ordinary month reaches the plan labels"
 _EPOCH_MONTH: Final = 1970 * 12
 
 
@@ -77,9 +82,25 @@ def label_group(month: NDArray[np.int32], dimension: int) -> NDArray[np.int32]:
     return month * np.int32(DIMENSIONS_MAX) + np.int32(dimension)
 
 
-def group_month(group: int) -> int:
-    """The month index of a group."""
-    return group // DIMENSIONS_MAX
+def is_before(group: int, month: int) -> bool:
+    """Whether a group holds the ordinary labels of a month before one; never plan labels."""
+    return group < min(month * DIMENSIONS_MAX, _PLAN_GROUPS)
+
+
+def plan_groups(month: int) -> range:
+    """The groups of the plan labels of a month, one for each dimension."""
+    start = _PLAN_GROUPS + month * DIMENSIONS_MAX
+    return range(start, start + DIMENSIONS_MAX)
+
+
+def codes_of(rows: Rows | None, keys: NDArray[np.uint64]) -> NDArray[np.int32]:
+    """(n,) int32: the value code of each key, -1 where it has none."""
+    codes = np.full(len(keys), FORGET, dtype=np.int32)
+    if rows is not None:
+        at, hit = find(rows.key, keys)
+        found = rows.values[0][at[hit]]
+        codes[hit] = np.where(found < FORGET, -found - 2, found)
+    return codes
 
 
 def combine(older: Values, newer: Values) -> Values:

@@ -8,13 +8,15 @@ clear, also under a store key; rows about people are sealed before they come her
 import contextlib
 import dataclasses
 import datetime as dt
+import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from dpdau.activity.held import PlanMonth
 from dpdau.activity.sealing import Sealer
 from dpdau.activity.segments import SegmentFile
 from dpdau.domain import ErasureReceipt, day_number
@@ -25,7 +27,7 @@ from dpdau.errors import (
     StoreUnavailableError,
 )
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 UNSPLIT: Final = -1
 """The part of a file that holds one commit and is not yet cut by key."""
 _BUSY_TIMEOUT_SECONDS: Final = 5.0
@@ -54,6 +56,16 @@ CREATE TABLE dimension_values (
 ) STRICT;
 CREATE TABLE erasures (
     erasure_id TEXT PRIMARY KEY, days_touched INTEGER NOT NULL, done_at TEXT NOT NULL
+) STRICT;
+"""
+_MONTHS_VERSION: Final = 2
+_MONTHS_SCHEMA: Final = """
+CREATE TABLE plan_months (
+    month INTEGER PRIMARY KEY, lookback_days INTEGER NOT NULL, dimensions TEXT NOT NULL,
+    frozen_through INTEGER, ended INTEGER NOT NULL
+) STRICT;
+CREATE TABLE month_secrets (
+    month INTEGER PRIMARY KEY REFERENCES plan_months, body BLOB NOT NULL
 ) STRICT;
 """
 
@@ -89,12 +101,15 @@ class Manifest:
             isolation_level=None,
             check_same_thread=False,
         )
+        self._version = 0
         try:
             self._db.execute("PRAGMA synchronous = FULL")
             # Freed pages are overwritten, so that what is forgotten is not left in the file.
             self._db.execute("PRAGMA secure_delete = ON")
             self._db.execute("PRAGMA foreign_keys = ON")
             self._check(sealer)
+            if not read_only:
+                self._migrate()
         except BaseException:
             self._db.close()
             raise
@@ -108,7 +123,7 @@ class Manifest:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("BEGIN IMMEDIATE")
-            for statement in _SCHEMA.split(";\n"):
+            for statement in (_SCHEMA + _MONTHS_SCHEMA).split(";\n"):
                 db.execute(statement)
             db.execute("INSERT INTO meta VALUES ('seq', ?)", (b"0",))
             check = sealer.for_file(_KEY_CHECK).seal(b"dpdau", _KEY_CHECK)
@@ -309,6 +324,52 @@ class Manifest:
             return None
         return ErasureReceipt(erasure_id, int(row[0]), dt.datetime.fromisoformat(row[1]))
 
+    def open_months(self) -> list[PlanMonth]:
+        """The months that were opened and not ended, oldest first."""
+        if not self._has_months():
+            return []
+        rows = self._db.execute("SELECT * FROM plan_months WHERE NOT ended ORDER BY month")
+        return [_plan_month(row) for row in rows]
+
+    def month(self, month: int) -> PlanMonth | None:
+        """A month that was ever opened, or None."""
+        if not self._has_months():
+            return None
+        found = self._db.execute("SELECT * FROM plan_months WHERE month = ?", (month,))
+        row = found.fetchone()
+        return None if row is None else _plan_month(row)
+
+    def put_month(self, month: PlanMonth) -> None:
+        """Stores a month, in place of what was known of it."""
+        row = (
+            month.month,
+            month.lookback_days,
+            json.dumps(month.dimensions),
+            month.frozen_through,
+            month.ended,
+        )
+        self._db.execute(
+            "INSERT INTO plan_months VALUES (?, ?, ?, ?, ?) ON CONFLICT (month) DO UPDATE"
+            " SET frozen_through = excluded.frozen_through, ended = excluded.ended",
+            row,
+        )
+
+    def secret(self, month: int) -> bytes | None:
+        """The sealed secret of a month, or None."""
+        if not self._has_months():
+            return None
+        found = self._db.execute("SELECT body FROM month_secrets WHERE month = ?", (month,))
+        row = found.fetchone()
+        return None if row is None else bytes(row[0])
+
+    def add_secret(self, month: int, body: bytes) -> None:
+        """Stores the sealed secret of a month."""
+        self._db.execute("INSERT INTO month_secrets VALUES (?, ?)", (month, body))
+
+    def drop_secret(self, month: int) -> None:
+        """Removes the secret of a month."""
+        self._db.execute("DELETE FROM month_secrets WHERE month = ?", (month,))
+
     def probe(self, moment: dt.datetime) -> None:
         """Writes a row that says when a write was last proven."""
         self._db.execute(
@@ -317,9 +378,29 @@ class Manifest:
             (moment.isoformat().encode(),),
         )
 
+    def _read_version(self) -> int:
+        """The schema that the file has now."""
+        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
+
+    def _has_months(self) -> bool:
+        """Whether the file knows months; the writer may bring it up to date while others read."""
+        if self._version < _MONTHS_VERSION:
+            self._version = self._read_version()
+        return self._version >= _MONTHS_VERSION
+
+    def _migrate(self) -> None:
+        """Brings an older file up to date; the caller is the only writer."""
+        if self._has_months():
+            return
+        with self.writing():
+            for statement in _MONTHS_SCHEMA.split(";\n"):
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        self._version = SCHEMA_VERSION
+
     def _check(self, sealer: Sealer) -> None:
         """Refuses a newer schema and another store key."""
-        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        version = self._version = self._read_version()
         if version > SCHEMA_VERSION:
             raise SchemaVersionError(
                 f"Expected activity schema {SCHEMA_VERSION} or older, found {version}.",
@@ -335,6 +416,14 @@ class Manifest:
                 f"Expected {expected} to match the activity store, found that it was written"
                 " under another choice."
             ) from None
+
+
+def _plan_month(row: tuple[Any, ...]) -> PlanMonth:
+    """A row of `plan_months`."""
+    month, lookback_days, dimensions, frozen_through, ended = row
+    return PlanMonth(
+        month, lookback_days, tuple(json.loads(dimensions)), frozen_through, bool(ended)
+    )
 
 
 def was_made(root: Path) -> bool:

@@ -13,46 +13,64 @@ Source:
 import numpy as np
 from numpy.typing import NDArray
 
+from dpdau.activity.held import HELD, united
 from dpdau.activity.history import Snapshot
 from dpdau.activity.labels import FORGET, LABELS
 from dpdau.activity.masks import MASKS, adding, removing
-from dpdau.activity.runs import Rows, Run, find, merge_rows, starts_of
+from dpdau.activity.runs import Rows, Run, Table, find, merge_rows, merge_runs, starts_of
 
 
 def moves(
     state: Snapshot, current: NDArray[np.uint64], aliases: NDArray[np.uint64]
-) -> tuple[Run, Run]:
-    """The mask and label rows that move what aliases hold to the current pseudonyms.
+) -> dict[Table, Run]:
+    """The rows that move what aliases hold to the current pseudonyms.
 
     Args:
-        state: A snapshot with masks and labels.
+        state: A snapshot with masks, labels and held rows.
         current: (n,) uint64.
         aliases: (k, n) uint64, newest first.
 
     Guarantee:
         After these rows, an alias holds nothing, and its current pseudonym holds the union of both
-        and keeps the label that was seen first.
+        and keeps the label that was seen first. In each open month, it has the union of both views
+        where it had no view of its own, and is erased if one of them was.
     """
     old, at = np.unique(aliases.ravel(), return_index=True)
     new = np.tile(current, aliases.shape[0])[at]
     age = at // current.shape[0]
     moving = old != new
     old, new, age = old[moving], new[moving], age[moving]
-    mask_run, label_run = {}, {}
+    runs: dict[Table, Run] = {MASKS: {}, LABELS: {}, HELD: {}}
     for page, rows in state.lookup(MASKS, old).items():
         target, order, begin = _targets(rows, old, new, age)
         moved = adding(target, np.bitwise_or.reduceat(rows.values[0][order], begin))
-        both = merge_rows(MASKS, removing(rows.key, rows.values[0]), moved)
-        assert both is not None
-        mask_run[page] = both
+        _put(runs, MASKS, page, removing(rows.key, rows.values[0]), moved)
     for group, rows in state.lookup(LABELS, old).items():
         target, order, begin = _targets(rows, old, new, age)
         emptied = Rows(rows.key, (np.full(len(rows), FORGET, dtype=np.int32),))
-        moved = Rows(target, (rows.values[0][order][begin],))
-        both = merge_rows(LABELS, emptied, moved)
-        assert both is not None
-        label_run[group] = both
-    return mask_run, label_run
+        _put(runs, LABELS, group, emptied, Rows(target, (rows.values[0][order][begin],)))
+    held = state.lookup(HELD, old)
+    if held:
+        # Held rows are written whole, so what the target holds already is gathered as well.
+        own = np.unique(new)
+        held = merge_runs(HELD, held, state.lookup(HELD, own))
+        old, new = np.concatenate((old, own)), np.concatenate((new, own))
+        age = np.concatenate((age, np.full(len(own), -1)))
+        unique, first = np.unique(old, return_index=True)
+        old, new, age = unique, new[first], age[first]
+    for group, rows in held.items():
+        target, order, begin = _targets(rows, old, new, age)
+        nothing = np.zeros(len(rows), dtype=np.uint64)
+        moved = Rows(target, united(rows, order, begin))
+        _put(runs, HELD, group, Rows(rows.key, (nothing, nothing)), moved)
+    return runs
+
+
+def _put(runs: dict[Table, Run], table: Table, group: int, emptied: Rows, moved: Rows) -> None:
+    """Empties the old rows of a group and then writes the moved ones."""
+    both = merge_rows(table, emptied, moved)
+    assert both is not None
+    runs[table] = {**runs[table], group: both}
 
 
 def _targets(

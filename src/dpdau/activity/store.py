@@ -49,6 +49,18 @@ class ActivityStore(Protocol):
     holds is moved to the current pseudonym before the batch is folded in, so counts over a key
     rotation equal counts without one. A pseudonym that was moved must not be written again under
     its old name while the new one is in use.
+
+    For a month plan, the store keeps a second reading of a month. Between `open_month` and
+    `end_month`, `freeze` fixes its days in order, and what the month counts of a fixed day never
+    changes: later events correct the activity, and the day as it was is held for the month.
+
+    Guarantee:
+        Let m be what one user adds to `contributions` on the days of a month, each day asked for
+        after it was fixed and before the next one is. Then m(t) for a window of W days is "active
+        on a day in (t - W, t]" of one set of days that does not depend on t, until the user is
+        erased, and 0 from then on, also when the user comes back and under every live key. With
+        segments of one dimension, all of it is in one segment or in none. So every user's
+        series is in `ContributionClass(T, windows, daily=True, erasure=True)`.
     """
 
     def apply(self, batch: EventBatch) -> Applied:
@@ -80,6 +92,22 @@ class ActivityStore(Protocol):
             `window_days[i]` days that end on first, …, last.
         """
 
+    def growth(self, end: dt.date, *, window_days: int) -> NDArray[np.int64]:
+        """Who came and went between two neighboring windows. Exact, so private.
+
+        The later window is the `window_days` days that end at `end`, the earlier one as many days
+        before it. A pseudonym active in one of them is in exactly one cell: new (in the later one,
+        and on no day before it), retained (in both), resurrected (in the later one, not in the
+        earlier one, and on a day before both) or churned (in the earlier one alone); every other
+        pseudonym is in none. Days before reach as far as activity is kept.
+
+        Returns:
+            (4,) int64: new, retained, resurrected, churned.
+
+        Raises:
+            InvalidPlanError: A window outside 1..64 days.
+        """
+
     def segment_values(self, dimension: str) -> tuple[str, ...]:
         """The values of a dimension seen so far, sorted. Private: not for publication."""
 
@@ -101,6 +129,8 @@ class ActivityStore(Protocol):
     ) -> int:
         """Takes out every pair and label of these pseudonyms; durable when it returns.
 
+        Each open month keeps a tombstone for each of them until it ends: they count as inactive.
+
         Args:
             pseudonyms: One user under every live key, or several users.
             erasure_id: Keeps a receipt under this id, in the same transaction.
@@ -118,7 +148,75 @@ class ActivityStore(Protocol):
         """
 
     def purge_before(self, day: dt.date) -> None:
-        """Drops all activity before a day, and labels of months that ended before it."""
+        """Drops all activity before a day, and labels of months that ended before it.
+
+        Days that the windows of an open month touch stay until it ends.
+        """
+
+    def open_month(self, month: str, *, lookback_days: int, dimensions: Sequence[str] = ()) -> None:
+        """Starts to keep what a month counts. Durable, idempotent.
+
+        Args:
+            month: "YYYY-MM".
+            lookback_days: The longest window that will be counted, 1..64 days.
+            dimensions: Those for which each user keeps one label through the month.
+
+        Raises:
+            InvalidPlanError: It was ended, or opened with other arguments.
+        """
+
+    def freeze(self, month: str, day: dt.date) -> None:
+        """Fixes all days up to one for an open month, and closes it. Durable, idempotent.
+
+        A user who contributes for the first time gets the label, for each dimension of the month,
+        of the latest month up to this one, and within the look-back, that has one; without it the
+        user is in no segment through the month.
+
+        Raises:
+            InvalidPlanError: It is not the next day of the month, or the month is not open.
+        """
+
+    def frozen_through(self, month: str) -> dt.date | None:
+        """The last fixed day of a month, or None before the first one."""
+
+    def contributions(
+        self,
+        month: str,
+        day: dt.date,
+        *,
+        window_days: Sequence[int],
+        segments: Sequence[Segment] = (),
+    ) -> NDArray[np.int64]:
+        """How many users an open month counts in each window that ends on a fixed day. Private.
+
+        Returns:
+            (1 + len(segments), len(window_days)) int64: everyone, then each segment.
+
+        Raises:
+            InvalidPlanError: The month is not open, the day is not fixed, a window is longer than
+                the look-back, or a segment is of another dimension.
+        """
+
+    def put_secret(self, month: str, body: bytes) -> bytes:
+        """Stores a secret of an open month if it has none; returns the one it has. Durable.
+
+        Raises:
+            InvalidPlanError: The month is not open, or the secret is empty or too long.
+        """
+
+    def secret(self, month: str) -> bytes | None:
+        """The secret of a month, or None."""
+
+    def end_month(self, month: str) -> None:
+        """Destroys what was kept for a month; no file holds it when this returns. Idempotent.
+
+        What is held, tombstones, plan labels and the secret are gone; that the month was ended
+        stays, so it cannot be opened again. A month that was never opened is left alone.
+
+        Raises:
+            StoreUnavailableError: Nothing is gone, or all is but a reader kept the write-ahead log
+                from being emptied; in both cases retry.
+        """
 
     def offset(self, source: str) -> int | None:
         """The last offset of a source that was stored with its activity, or None."""

@@ -95,6 +95,25 @@ class Turnstile:
         ]
         return np.array(table, dtype=np.int64).reshape(len(window_days), stop - start)
 
+    def growth(self, end: dt.date, *, window_days: int) -> NDArray[np.int64]:
+        """The four cells between two neighboring windows; see `ActivityStore.growth`."""
+        last = day_number(end)
+        later, earlier = last - window_days, last - 2 * window_days
+        cells = dict.fromkeys(("new", "retained", "resurrected", "churned"), 0)
+        for who in {who for who, _ in self._pairs}:
+            days = {day for whose, day in self._pairs if whose == who}
+            in_later = any(later < day <= last for day in days)
+            in_earlier = any(earlier < day <= later for day in days)
+            if in_later and in_earlier:
+                cells["retained"] += 1
+            elif in_earlier:
+                cells["churned"] += 1
+            elif in_later and any(day <= earlier for day in days):
+                cells["resurrected"] += 1
+            elif in_later:
+                cells["new"] += 1
+        return np.array(list(cells.values()), dtype=np.int64)
+
     def _label(self, who: int, day: int, dimension: str) -> str | None:
         """The value of a dimension for the month of a day, or None."""
         return self._labels.get((who, dimension, month_of(day_date(day))))

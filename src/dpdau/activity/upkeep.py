@@ -15,8 +15,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from dpdau.activity.held import HELD, PlanMonth, tombstones
 from dpdau.activity.history import History, Snapshot, pending_name
-from dpdau.activity.labels import LABELS, group_month, month_index
+from dpdau.activity.labels import LABELS, is_before, month_index, plan_groups
 from dpdau.activity.manifest import UNSPLIT, Manifest, PendingRef, SegmentRef
 from dpdau.activity.masks import MASKS, PAGE_DAYS, days_mask, drop_before, page_of
 from dpdau.activity.runs import (
@@ -27,6 +28,7 @@ from dpdau.activity.runs import (
     find,
     map_rows,
     merge_rows,
+    merge_runs,
     part_run,
     part_slice,
     row_count,
@@ -35,13 +37,15 @@ from dpdau.activity.runs import (
 from dpdau.activity.sealing import Sealer
 from dpdau.activity.seen import EVENT_ID_RETENTION_DAYS, SEEN, oldest_week
 from dpdau.activity.segments import SegmentFile, SegmentFiles, encode
-from dpdau.domain import day_number
+from dpdau.domain import day_date, day_number
 
-TABLES: Final = (MASKS, LABELS, SEEN)
+TABLES: Final = (MASKS, LABELS, SEEN, HELD)
 _GROWTH: Final = 2
 """A merge takes an older file along when it is at most this many times what is merged so far."""
 
 RowChange = Callable[[int, Rows], Rows]
+Stale = Callable[[int, int], bool]
+"""(group, digest) → whether something in the group has to go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +77,14 @@ class StoreLimits:
 class Change:
     """What one transaction adds to the store and what it replaces."""
 
-    runs: list[tuple[Table, Run]] = field(default_factory=list)
+    runs: dict[Table, Run] = field(default_factory=dict)
     files: list[tuple[Table, int, int | None, SegmentFile]] = field(default_factory=list)
     old_files: list[SegmentRef] = field(default_factory=list)
     old_pending: list[PendingRef] = field(default_factory=list)
+
+    def add_run(self, table: Table, run: Run) -> None:
+        """Adds a small commit, after what the change holds already of the same table."""
+        self.runs[table] = merge_runs(table, self.runs.get(table, {}), run)
 
 
 class Upkeep:
@@ -115,7 +123,7 @@ class Upkeep:
                 for table, part, old_seq, file in change.files:
                     kept = seq if old_seq is None else old_seq
                     self._manifest.add_segment(SegmentRef(table.kind, part, kept, file))
-                for table, run in change.runs:
+                for table, run in change.runs.items():
                     self._add_pending(table, seq, run)
                 also()
         except BaseException:
@@ -146,7 +154,7 @@ class Upkeep:
         if rows >= self._limits.direct_rows_min:
             self._add_file(change, table, UNSPLIT, sorted(run.items()))
         elif rows:
-            change.runs.append((table, run))
+            change.add_run(table, run)
 
     def tend(self, now: dt.datetime) -> None:
         """Folds and merges what has grown over its limit, a bounded amount of work at a time."""
@@ -174,15 +182,16 @@ class Upkeep:
         """Rewrites every file with a row of one of some sorted unique pseudonyms.
 
         Guarantee:
-            When it returns, no file of the store and no page of the manifest holds one of them.
+            When it returns, no file of the store and no page of the manifest holds one of them,
+            but for the tombstones in the open months.
         """
 
         def drop(_group: int, rows: Rows) -> Rows:
             return without(rows, keys)
 
         with self.changing() as change:
-            snapshot = self._history.snapshot((MASKS, LABELS))
-            for table in (MASKS, LABELS):
+            snapshot = self._history.snapshot((MASKS, LABELS, HELD))
+            for table in (MASKS, LABELS, HELD):
                 delta = snapshot.deltas[table.kind]
                 if any(find(rows.key, keys)[1].any() for rows in delta.values()):
                     self._refold(change, snapshot, table, (drop, now))
@@ -191,28 +200,63 @@ class Upkeep:
                     for ref in snapshot.part(table, part) if wanted.shape[0] else ():
                         if snapshot.holds(table, ref, wanted):
                             self._rewrite(change, table, ref, drop)
+            graves: Run = {}
+            for month in snapshot.months:
+                graves = {**graves, **tombstones(month, keys)}
+            self.add(change, HELD, graves)
         self.commit(change, also)
-        self._leave_no_trace()
+        self.leave_no_trace()
 
     def purge_before(self, day: dt.date, now: dt.datetime) -> None:
         """Rewrites every file with activity before a day, and drops labels of earlier months."""
-        first, month = day_number(day), month_index(day)
         with self.changing() as change:
             snapshot = self._history.snapshot((MASKS, LABELS))
-            for table, drop, stale in (
-                (MASKS, _dropping_days(first), _stale_days(first)),
-                (LABELS, _dropping_months(month), lambda group, _: group_month(group) < month),
-            ):
-                delta = snapshot.deltas[table.kind]
-                if any(stale(group, table.digest(rows)) for group, rows in delta.items()):
-                    self._refold(change, snapshot, table, (drop, now))
-                for part in range(PARTS):
-                    for ref in snapshot.part(table, part):
-                        groups = self._files.groups(table, ref.file.name)
-                        if any(stale(group, index.digest) for group, index in groups.items()):
-                            self._rewrite(change, table, ref, drop)
+            first = min((day_number(day), *(month.start for month in snapshot.months)))
+            month = month_index(day_date(first))
+            self._take_out(
+                change, snapshot, MASKS, (_dropping_days(first), _stale_days(first), now)
+            )
+            stale = _before_month(month)
+            self._take_out(change, snapshot, LABELS, (_dropping(stale), stale, now))
         self.commit(change)
-        self._leave_no_trace()
+        self.leave_no_trace()
+
+    def drop_month(self, month: PlanMonth, now: dt.datetime, also: Callable[[], None]) -> None:
+        """Rewrites every file with a held row, a tombstone or a plan label of a month.
+
+        Guarantee:
+            When it returns, no file of the store and no page of the manifest holds one of them.
+        """
+        with self.changing() as change:
+            snapshot = self._history.snapshot((LABELS, HELD))
+            for table, groups in ((LABELS, plan_groups(month.month)), (HELD, month.groups())):
+                stale = _among(groups)
+                self._take_out(change, snapshot, table, (_dropping(stale), stale, now))
+        self.commit(change, also)
+        self.leave_no_trace()
+
+    def leave_no_trace(self) -> None:
+        """Empties what still holds replaced rows: the write-ahead log and memory."""
+        self._history.drop_cache()
+        self._manifest.truncate_log()
+
+    def _take_out(
+        self,
+        change: Change,
+        snapshot: Snapshot,
+        table: Table,
+        how: tuple[RowChange, Stale, dt.datetime],
+    ) -> None:
+        """Changes the rows of a table, in the files that have something stale."""
+        drop, stale, now = how
+        delta = snapshot.deltas[table.kind]
+        if any(stale(group, table.digest(rows)) for group, rows in delta.items()):
+            self._refold(change, snapshot, table, (drop, now))
+        for part in range(PARTS):
+            for ref in snapshot.part(table, part):
+                groups = self._files.groups(table, ref.file.name)
+                if any(stale(group, index.digest) for group, index in groups.items()):
+                    self._rewrite(change, table, ref, drop)
 
     def _fold(self, table: Table, now: dt.datetime) -> None:
         """Cuts all waiting rows of a table by key, or gathers them while they are few."""
@@ -234,7 +278,7 @@ class Upkeep:
         change.old_files += snapshot.loose(table)
         change.old_pending += snapshot.small(table)
         if 0 < row_count(run) < self._limits.part_rows_min:
-            change.runs.append((table, run))
+            change.add_run(table, run)
             return
         for part in range(PARTS):
             rows = part_run(run, part)
@@ -297,11 +341,6 @@ class Upkeep:
         self.commit(change, lambda: self._manifest.prune_batches(before))
         self._pruned_on = now.date()
 
-    def _leave_no_trace(self) -> None:
-        """Empties what still holds replaced rows: the write-ahead log and memory."""
-        self._history.drop_cache()
-        self._manifest.truncate_log()
-
     def _add_file(
         self,
         change: Change,
@@ -345,16 +384,26 @@ def _dropping_days(first: int) -> RowChange:
     return lambda page, rows: drop_before(page, rows, first)
 
 
-def _stale_days(first: int) -> Callable[[int, int], bool]:
+def _stale_days(first: int) -> Stale:
     """Whether the masks of a page, given their digest, have something before a day."""
     return lambda page, digest: (
         page < page_of(first) or bool(digest & int(days_mask(page, page * PAGE_DAYS, first - 1)))
     )
 
 
-def _dropping_months(month: int) -> RowChange:
-    """Takes out the labels of months before one."""
-    return lambda group, rows: rows if group_month(group) >= month else rows.take(slice(0))
+def _before_month(month: int) -> Stale:
+    """Whether a group holds the ordinary labels of a month before one."""
+    return lambda group, _digest: is_before(group, month)
+
+
+def _among(groups: range) -> Stale:
+    """Whether a group is one of some."""
+    return lambda group, _digest: group in groups
+
+
+def _dropping(stale: Stale) -> RowChange:
+    """Takes out whole groups."""
+    return lambda group, rows: rows.take(slice(0)) if stale(group, 0) else rows
 
 
 def _live(table: Table, run: Run, now: dt.datetime) -> Run:

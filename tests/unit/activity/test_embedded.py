@@ -144,7 +144,7 @@ def test_a_later_schema_is_refused(open_store: Open, tmp_path: Path) -> None:
     """A store written by a newer version stops the start."""
     open_store().close()
     db = sqlite3.connect(tmp_path / "activity" / "manifest.sqlite")
-    db.execute("PRAGMA user_version = 2")
+    db.execute("PRAGMA user_version = 3")
     db.close()
 
     with pytest.raises(SchemaVersionError):
@@ -321,8 +321,8 @@ def test_a_full_manifest_applies_nothing(open_store: Open) -> None:
     """SQLite's own lack of room is the store's to report, with nothing applied."""
     store = open_store()
     store.apply(batch([put(1)]))
-    assert store._writer is not None
-    db = store._writer[0]._db
+    assert store._access._writer is not None
+    db = store._access._writer[0]._db
     pages = db.execute("PRAGMA page_count").fetchone()[0]
     db.execute(f"PRAGMA max_page_count = {pages}")
 
@@ -336,8 +336,8 @@ def test_a_full_manifest_applies_nothing(open_store: Open) -> None:
 
 def _with_direct_rows(store: EmbeddedStore, rows: int) -> EmbeddedStore:
     """The same store, with a higher limit for rows that go through the manifest."""
-    assert store._writer is not None
-    store._writer[1]._limits = StoreLimits(direct_rows_min=rows)
+    assert store._access._writer is not None
+    store._access._writer[1]._limits = StoreLimits(direct_rows_min=rows)
     return store
 
 

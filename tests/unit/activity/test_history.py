@@ -30,7 +30,9 @@ def test_a_lookup_finds_exactly_the_days_of_its_keys(
     for event in stream:
         store.apply(batch([event]))
     asked = sorted({event.pseudonym for event in stream[::2]})
-    found = store._history.snapshot((MASKS,)).lookup(MASKS, np.array(asked, dtype=np.uint64))
+    found = store._access._history.snapshot((MASKS,)).lookup(
+        MASKS, np.array(asked, dtype=np.uint64)
+    )
     pairs = {
         (who, day)
         for page, rows in found.items()
@@ -46,15 +48,17 @@ def test_a_snapshot_reads_only_new_commits(open_store: Open, monkeypatch) -> Non
     """A second snapshot adds the commits since the first, and an earlier one stays as it was."""
     store = open_store(limits=StoreLimits())
     read: list[int] = []
-    real = type(store._snapshots).payload
+    real = type(store._access._snapshots).payload
     monkeypatch.setattr(
-        type(store._snapshots), "payload", lambda self, ref: read.append(ref.seq) or real(self, ref)
+        type(store._access._snapshots),
+        "payload",
+        lambda self, ref: read.append(ref.seq) or real(self, ref),
     )
     sizes = []
     snapshots = []
     for who in range(3):
         store.apply(batch([Event(who, Op.ADD, 20_000)]))
-        snapshots.append(store._history.snapshot((MASKS,)))
+        snapshots.append(store._access._history.snapshot((MASKS,)))
         sizes.append(len(read))
 
     assert [1, 2, 3] == sizes

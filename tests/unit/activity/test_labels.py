@@ -67,7 +67,7 @@ def test_the_first_row_of_a_month_labels_it() -> None:
     )
     january, february = (labels.month_index(dt.date(2026, month, 1)) for month in (1, 2))
 
-    assert [january, february] == [labels.group_month(group) for group in run]
+    assert [january, february] == [group // labels.DIMENSIONS_MAX for group in run]
     assert [([1, 2], [4, 6]), ([1], [7])] == [
         (rows.key.tolist(), rows.values[0].tolist()) for rows in run.values()
     ]
@@ -104,3 +104,26 @@ def test_months_of_days(day: dt.date) -> None:
     assert labels.month_index(day) == month
     assert first <= day_number(day) <= last
     assert 1 == dt.date.fromordinal(day.toordinal() - day_number(day) + first).day
+
+
+def test_plan_labels_meet_no_ordinary_month() -> None:
+    """Their groups lie above those of every month, and are never older than one."""
+    first, last = (labels.month_index(day) for day in (dt.date.min, dt.date.max))
+    ordinary = labels.label_group(
+        np.array([first, last], dtype=np.int32), labels.DIMENSIONS_MAX - 1
+    )
+    plan = labels.plan_groups(first)
+
+    assert int(ordinary.max()) < plan.start
+    assert labels.plan_groups(first + 1).start == plan.stop
+    assert not labels.is_before(plan.start, last + 1)
+    assert [True, False] == [labels.is_before(int(one), last) for one in ordinary]
+
+
+def test_codes_of_some_keys() -> None:
+    """A forgotten value is none, one that replaced another counts, an unknown key has none."""
+    keys = np.array([1, 2, 3, 4], dtype=np.uint64)
+    rows = Rows(keys[:3], (np.array([5, -1, -8], dtype=np.int32),))
+
+    assert [5, -1, 6, -1] == labels.codes_of(rows, keys).tolist()
+    assert [-1] * 4 == labels.codes_of(None, keys).tolist()

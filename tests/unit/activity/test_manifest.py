@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dpdau.activity.manifest import Manifest, PendingRef
+from dpdau.activity.held import plan_month
+from dpdau.activity.manifest import SCHEMA_VERSION, Manifest, PendingRef
 from dpdau.activity.sealing import Sealer
 from dpdau.errors import SchemaVersionError, SecretMismatchError, StoreUnavailableError
 
@@ -120,3 +121,29 @@ def test_batches_are_pruned_by_day(path: Path) -> None:
 
     assert [False, True] == [manifest.batch_applied(one) for one in ("old", "new")]
     manifest.close()
+
+
+def test_a_manifest_of_the_previous_version_opens(path: Path) -> None:
+    """It is read as it is, brought up to date by the next writer, and then known to old readers."""
+    month = plan_month("2026-02", lookback_days=30, dimensions=["platform"])
+    db = sqlite3.connect(path)
+    db.executescript(
+        "DROP TABLE month_secrets; DROP TABLE plan_months; PRAGMA user_version = 1;"
+        " INSERT INTO offsets VALUES ('a', 7);"
+    )
+    db.close()
+    reader = Manifest(path, PLAIN, read_only=True)
+    before = reader.open_months(), reader.month(month.month), reader.secret(month.month)
+    writer = Manifest(path, PLAIN, read_only=False)
+    with writer.writing():
+        writer.put_month(month)
+        writer.add_secret(month.month, b"sealed")
+
+    assert ([], None, None) == before
+    assert ([month], b"sealed") == (reader.open_months(), reader.secret(month.month))
+    assert 7 == reader.offset("a")
+    for one in (reader, writer):
+        one.close()
+    db = sqlite3.connect(path)
+    assert SCHEMA_VERSION == db.execute("PRAGMA user_version").fetchone()[0]
+    db.close()

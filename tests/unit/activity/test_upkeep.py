@@ -139,8 +139,8 @@ def test_the_manifest_syncs_every_commit(open_store: Open) -> None:
     """SQLite is told to wait for the disk, and to overwrite what it frees."""
     store = open_store()
     store.check_writable()
-    assert store._writer is not None
-    db = store._writer[0]._db
+    assert store._access._writer is not None
+    db = store._access._writer[0]._db
     pragmas = ("journal_mode", "synchronous", "secure_delete")
 
     assert ["wal", 2, 1] == [db.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas]

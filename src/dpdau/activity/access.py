@@ -1,0 +1,181 @@
+"""The doors of the embedded store: who may write, who may look, and what a failure is called."""
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+from dpdau.activity.history import History, Snapshot
+from dpdau.activity.manifest import Manifest, mark_made, was_made
+from dpdau.activity.runs import Table
+from dpdau.activity.sealing import Sealer
+from dpdau.activity.segments import SegmentFiles
+from dpdau.activity.upkeep import StoreLimits, Upkeep, remove_orphans
+from dpdau.activity.writer_lock import WriterLock
+from dpdau.errors import StoreCorruptError, StoreUnavailableError
+
+_READ_ATTEMPTS: Final = 10
+_FOLDER_MODE: Final = 0o700
+_MANIFEST: Final = "manifest.sqlite"
+
+_Answer = TypeVar("_Answer")
+
+
+class StoreAccess:
+    """One writer at a time, any number of readers, all errors the store's own.
+
+    Args and Raises are those of `EmbeddedStore`.
+    """
+
+    def __init__(
+        self, root: Path, *, store_key: bytes | None, read_only: bool, limits: StoreLimits
+    ) -> None:
+        self._root = root
+        self._read_only = read_only
+        self._limits = limits
+        self.sealer: Final = Sealer(store_key)
+        self.files: Final = SegmentFiles(root / "segments", self.sealer, limits.cache_bytes_max)
+        self._path = root / _MANIFEST
+        self._lock = threading.RLock()
+        self._lookup_lock = threading.Lock()
+        self._writer: tuple[Manifest, Upkeep] | None = None
+        self._writer_lock = WriterLock(root / "writer.lock")
+        self._closed = False
+        with _translated():
+            if not read_only:
+                self._prepare()
+            elif not Manifest.exists(self._path):
+                raise StoreUnavailableError(f"Expected an activity store in {root}, found none.")
+            self._lookups = Manifest(self._path, self.sealer, read_only=True)
+            self._snapshots = Manifest(self._path, self.sealer, read_only=True)
+        self._history = History(self._snapshots, self.files, self.sealer)
+
+    @staticmethod
+    def exists(root: Path) -> bool:
+        """Whether a store was made in a folder, be its manifest there or lost."""
+        return was_made(root) or Manifest.exists(root / _MANIFEST)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[tuple[Manifest, Upkeep]]:
+        """The writing side, for one call at a time."""
+        with self._lock, _translated():
+            self._check_open()
+            if self._read_only:
+                raise StoreUnavailableError("Expected a store to write, found it read-only.")
+            yield self._acquire()
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[Manifest]:
+        """A read-only view of the manifest, for one call at a time."""
+        with self._lookup_lock, _translated():
+            self._check_open()
+            with self._lookups.reading():
+                yield self._lookups
+
+    def read(self, tables: Sequence[Table], question: Callable[[Snapshot], _Answer]) -> _Answer:
+        """Answers from one snapshot; takes another one where a merge replaced a file meanwhile."""
+        with _translated():
+            for _ in range(_READ_ATTEMPTS):
+                self._check_open()
+                try:
+                    return question(self._history.snapshot(tables))
+                except FileNotFoundError as gone:
+                    if self._history.names(Path(gone.filename).name):
+                        raise
+        raise StoreUnavailableError(
+            "Expected to read while another process merges, found files replaced too often; retry."
+        )
+
+    def close(self) -> None:
+        """Releases files and the writer's lock; may be called twice."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._lookups.close()
+            self._snapshots.close()
+            self._release()
+
+    def _prepare(self) -> None:
+        """Makes a missing store and deletes what a crash left, where nobody else is writing."""
+        self._root.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+        missing = not Manifest.exists(self._path)
+        if not self._writer_lock.take(self._limits.lock_wait_seconds if missing else 0.0):
+            if missing and not Manifest.exists(self._path):
+                raise self._busy()
+            return
+        try:
+            if not Manifest.exists(self._path):
+                self._refuse_a_lost_manifest()
+                Manifest.create(self._path, self.sealer)
+            mark_made(self._root)
+            manifest = Manifest(self._path, self.sealer, read_only=False)
+            with contextlib.closing(manifest):
+                remove_orphans(manifest, self.files)
+        finally:
+            self._release()
+
+    def _refuse_a_lost_manifest(self) -> None:
+        """An empty manifest beside what a store left would make everything in it an orphan."""
+        if was_made(self._root) or self.files.names():
+            raise StoreCorruptError(
+                f"Expected the manifest of the activity store at {self._path}, found none that is "
+                "complete. Restore it from a backup; nothing was changed."
+            )
+
+    def _acquire(self) -> tuple[Manifest, Upkeep]:
+        """The writing side; takes the writer's lock on the first call."""
+        if self._writer is None:
+            if not self._writer_lock.take(self._limits.lock_wait_seconds):
+                raise self._busy()
+            manifest = Manifest(self._path, self.sealer, read_only=False)
+            upkeep = Upkeep(
+                manifest,
+                history=self._history,
+                files=self.files,
+                sealer=self.sealer,
+                limits=self._limits,
+            )
+            self._writer = (manifest, upkeep)
+            remove_orphans(manifest, self.files)
+        return self._writer
+
+    def _release(self) -> None:
+        """Gives up the writing side."""
+        if self._writer is not None:
+            self._writer[0].close()
+            self._writer = None
+        self._writer_lock.release()
+
+    def _busy(self) -> StoreUnavailableError:
+        """The error for a store that another process writes."""
+        return StoreUnavailableError(
+            f"Expected to be the only writer of {self._root}, found another process that writes."
+        )
+
+    def _check_open(self) -> None:
+        """Refuses work after `close`."""
+        if self._closed:
+            raise StoreUnavailableError("Expected an open store, found it closed.")
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Turns the errors of SQLite and of the system into the store's own."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        name = Path(str(error.filename)).name
+        raise StoreCorruptError(f"Expected the file {name}, found none.", file=name) from error
+    except (sqlite3.OperationalError, OSError) as error:
+        raise StoreUnavailableError(
+            f"Expected to use the activity store, found: {error}."
+        ) from error
+    except sqlite3.IntegrityError:
+        raise
+    except sqlite3.DatabaseError as error:
+        raise StoreCorruptError(
+            f"Expected an intact manifest, found: {error}.", file="manifest.sqlite"
+        ) from error

@@ -1,0 +1,195 @@
+"""What an open month counts: its view of the day masks, and the labels its users keep.
+
+# Notation: the frame of a day is a word in which bit 63 is the day and bit 63 - k is k days before.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpdau.activity.held import HELD, PlanMonth, holding, view
+from dpdau.activity.history import Snapshot
+from dpdau.activity.labels import (
+    FORGET,
+    LABELS,
+    codes_of,
+    label_group,
+    months,
+    plan_groups,
+)
+from dpdau.activity.masks import MASKS, PAGE_DAYS, adding, days_mask, page_of
+from dpdau.activity.runs import PARTS, Rows, Run, Table, merge_rows, merge_runs, pick
+
+_ALL_DAYS: Final = 2**PAGE_DAYS - 1
+
+Code = tuple[int, int]
+"""(dimension id, value code)."""
+
+
+class MonthView:
+    """An open month in one snapshot with masks, labels and held rows."""
+
+    def __init__(self, state: Snapshot, month: PlanMonth) -> None:
+        self._state = state
+        self._month = month
+
+    def counts(
+        self, day: int, window_days: Sequence[int], segments: Sequence[Code | None]
+    ) -> NDArray[np.int64]:
+        """How many users each window that ends on a fixed day holds.
+
+        Args:
+            day: A fixed day number of the month.
+            window_days: 1..`lookback_days` days each.
+            segments: Dimension and value; None for one that nobody has.
+
+        Returns:
+            (1 + len(segments), len(window_days)) int64: everyone, then each segment by plan label.
+        """
+        table = np.zeros((1 + len(segments), len(window_days)), dtype=np.int64)
+        asked = [(row, *one) for row, one in enumerate(segments, start=1) if one is not None]
+        for part in range(PARTS):
+            frame = self._frame(part, day, max(window_days, default=1))
+            inside = [(frame.values[0] & _newest(days)) != 0 for days in window_days]
+            table[0] += np.array([np.count_nonzero(one) for one in inside], dtype=np.int64)
+            for dimension in {dimension for _row, dimension, _code in asked}:
+                group = plan_groups(self._month.month)[dimension]
+                codes = codes_of(self._state.net(LABELS, part, group), frame.key)
+                rows, wanted = np.array([one[::2] for one in asked if one[1] == dimension]).T
+                for column, one in enumerate(inside):
+                    # Shifted by one, so that place 0 counts the users without a label.
+                    totals = np.bincount(codes[one] + 1, minlength=int(wanted.max()) + 2)
+                    table[rows, column] += totals[wanted + 1]
+        return table
+
+    def plan_labels(self, day: int, dimensions: Iterable[int]) -> Run:
+        """The labels of the users who contribute to the month for the first time on a day.
+
+        The label of the latest month up to this one, and within the look-back, in which the user
+        has one.
+        """
+        parts = [self._newcomers(part, day) for part in range(PARTS)]
+        index = months(np.array([self._month.start, self._month.first], dtype=np.int32))
+        run: Run = {}
+        for dimension in dimensions:
+            groups = label_group(np.arange(index[0], index[1] + 1, dtype=np.int32), dimension)
+            codes = [self._latest(part, keys, groups.tolist()) for part, keys in enumerate(parts)]
+            rows = Rows(np.concatenate(parts), (np.concatenate(codes),))
+            labeled = rows.take(rows.values[0] != FORGET)
+            if len(labeled):
+                run = {**run, plan_groups(self._month.month)[dimension]: labeled}
+        return run
+
+    def _page(self, part: int, page: int) -> Rows | None:
+        """The view of one part and page."""
+        true = self._state.net(MASKS, part, page)
+        if page not in self._month.pages:
+            return true
+        return view(true, self._state.net(HELD, part, self._month.group(page)))
+
+    def _frame(self, part: int, day: int, days: int) -> Rows:
+        """The users with a day among the last `days`; `values[0]` is the frame."""
+        page, back = page_of(day), PAGE_DAYS - 1 - day % PAGE_DAYS
+        here = _shifted(self._page(part, page), np.left_shift, back, _newest(days))
+        if PAGE_DAYS - back >= days:
+            return here
+        ahead = PAGE_DAYS - back
+        before = _shifted(self._page(part, page - 1), np.right_shift, ahead, _newest(days))
+        both = merge_rows(MASKS, before, here)
+        assert both is not None
+        return both
+
+    def _newcomers(self, part: int, day: int) -> NDArray[np.uint64]:
+        """The sorted users who contribute on a day and did on no fixed day before."""
+        month = self._month
+        if day == month.first:
+            return self._frame(part, day, month.lookback_days).key
+        keys = self._frame(part, day, 1).key
+        for page in range(page_of(month.start), page_of(day - 1) + 1):
+            rows = self._page(part, page)
+            if rows is not None:
+                known = pick(rows, keys)
+                seen = (known.values[0] & days_mask(page, month.start, day - 1)) != 0
+                keys = keys[~np.isin(keys, known.key[seen], assume_unique=True)]
+        return keys
+
+    def _latest(
+        self, part: int, keys: NDArray[np.uint64], groups: Sequence[int]
+    ) -> NDArray[np.int32]:
+        """The code of each key in the last group that has one."""
+        codes = np.full(len(keys), FORGET, dtype=np.int32)
+        for group in groups:
+            found = codes_of(self._state.net(LABELS, part, group), keys)
+            codes = np.where(found == FORGET, codes, found)
+        return codes
+
+
+def held_by(state: Snapshot, moved: Mapping[Table, Run], events: Run) -> Run:
+    """What has to be held, in every open month, before some events change its fixed days.
+
+    Args:
+        state: A snapshot with masks and held rows, without the events.
+        moved: Rows that come between the two.
+        events: The mask rows of the events.
+
+    Guarantee:
+        With these rows, the events change no month's view of a day that it has fixed.
+    """
+    run: Run = {}
+    for month in state.months:
+        for page in month.pages:
+            rows, fixed = events.get(page), month.fixed_days(page)
+            if rows is None:
+                continue
+            late = rows.take(((rows.values[0] | rows.values[1]) & fixed) != 0)
+            if len(late):
+                group = month.group(page)
+                found = [
+                    _looked_up(state, moved, table, late.key, group=place)
+                    for table, place in ((HELD, group), (MASKS, page))
+                ]
+                rows = holding(found[0], before=found[1], event=late, fixed=fixed)
+                run = merge_runs(HELD, run, {group: rows} if len(rows) else {})
+    return run
+
+
+def has_late(open_months: Iterable[PlanMonth], events: Run) -> bool:
+    """Whether some event rows touch a day that a month has fixed."""
+    return any(
+        bool(((rows.values[0] | rows.values[1]) & fixed).any())
+        for month in open_months
+        for page, rows in events.items()
+        if page in month.pages and (fixed := month.fixed_days(page))
+    )
+
+
+def _looked_up(
+    state: Snapshot,
+    moved: Mapping[Table, Run],
+    table: Table,
+    keys: NDArray[np.uint64],
+    *,
+    group: int,
+) -> Rows | None:
+    """The rows of some sorted keys in a group, after what was moved."""
+    rows = state.lookup(table, keys, groups=range(group, group + 1)).get(group)
+    later = moved.get(table, {}).get(group)
+    return merge_rows(table, rows, None if later is None else pick(later, keys))
+
+
+def _shifted(rows: Rows | None, shift: np.ufunc, places: int, kept: np.uint64) -> Rows:
+    """Mask rows moved into a frame, without those that have no day in it."""
+    if rows is None:
+        nothing = np.zeros(0, dtype=np.uint64)
+        return adding(nothing, nothing)
+    words = shift(rows.values[0], np.uint64(places))
+    words &= kept
+    inside = words != 0
+    return adding(rows.key[inside], words[inside])
+
+
+def _newest(days: int) -> np.uint64:
+    """The last `days` days of a frame."""
+    return np.uint64(_ALL_DAYS - (_ALL_DAYS >> days))

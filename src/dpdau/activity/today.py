@@ -1,0 +1,114 @@
+"""What is kept of a day that is counted while it lasts: who has left it.
+
+The live count of a day is of the users who are active on it *so far*. A user who was counted and
+whose activity of that day is then taken out, by an event or by an erasure, is *out*: not counted
+again on that day, also when activity comes back. So a user's live series goes up at most once and
+down at most once a day, whatever the stream does.
+
+A row is (live day, pseudonym) in the table of held rows, under a group of its own for each day,
+written as a tombstone; a key rotation moves it like every held row. It is gone when the day is.
+"""
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpdau.activity.masks import PAGE_DAYS, days_mask, page_of
+from dpdau.activity.runs import Rows, Run, constant
+from dpdau.domain import WINDOW_END_MAX, WINDOW_END_MIN, day_number
+
+LIVE_VERSION: Final = 3
+"""The schema of the manifest that first knew live months."""
+LIVE_SCHEMA: Final = """
+CREATE TABLE live_months (
+    month INTEGER PRIMARY KEY, day INTEGER, ended INTEGER NOT NULL, secret BLOB
+) STRICT;
+"""
+_GROUPS_START: Final = -(1 << 24)
+"""Groups of live days are far below those of months, which are positive."""
+assert _GROUPS_START + day_number(WINDOW_END_MAX) + 1 < 0
+_EVERY_DAY: Final = np.uint64(2**PAGE_DAYS - 1)
+_NO_DAY: Final = np.uint64(0)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveMonth:
+    """A month whose days are counted live.
+
+    Attributes:
+        month: The month index, as in `labels`.
+        day: The day number that is live now, or None.
+        ended: Whether it was ended; then nothing else is kept of it.
+        secret: The sealed secret, or None.
+    """
+
+    month: int
+    day: int | None
+    ended: bool
+    secret: bytes | None
+
+
+class LiveTable:
+    """The live months of a manifest, over its connection; an older file has none."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def months(self) -> list[LiveMonth]:
+        """The months that were opened and not ended, oldest first."""
+        rows = self._rows("WHERE NOT ended ORDER BY month")
+        return [LiveMonth(month, day, bool(ended), secret) for month, day, ended, secret in rows]
+
+    def month(self, month: int) -> LiveMonth | None:
+        """A month that was ever opened, or None."""
+        rows = self._rows("WHERE month = ?", month)
+        return None if not rows else LiveMonth(*rows[0][:2], bool(rows[0][2]), rows[0][3])
+
+    def day(self) -> int | None:
+        """The day number that is live now, or None."""
+        rows = self._rows("WHERE day IS NOT NULL")
+        assert len(rows) <= 1, "one day is live at a time"
+        return int(rows[0][1]) if rows else None
+
+    def put(self, month: LiveMonth) -> None:
+        """Stores a month, in place of what was known of it."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO live_months VALUES (?, ?, ?, ?)",
+            (month.month, month.day, month.ended, month.secret),
+        )
+
+    def _rows(self, condition: str, *values: int) -> list[tuple[int, int | None, int, bytes]]:
+        """Rows of the table; none where the file is older than it."""
+        if int(self._db.execute("PRAGMA user_version").fetchone()[0]) < LIVE_VERSION:
+            return []
+        statement = f"SELECT month, day, ended, secret FROM live_months {condition}"
+        return self._db.execute(statement, values).fetchall()
+
+
+def live_group(day: int) -> int:
+    """The group of the users who are out of a live day."""
+    assert day_number(WINDOW_END_MIN) <= day <= day_number(WINDOW_END_MAX) + 1
+    return _GROUPS_START + day
+
+
+def is_live_group(group: int) -> bool:
+    """Whether a group of held rows is of a live day."""
+    return group < 0
+
+
+def out_of(day: int, keys: NDArray[np.uint64]) -> Run:
+    """Rows that take some sorted unique pseudonyms out of a live day for good."""
+    rows = Rows(keys, (constant(_NO_DAY, len(keys)), constant(_EVERY_DAY, len(keys))))
+    return {live_group(day): rows} if len(keys) else {}
+
+
+def removals(day: int | None, events: Run) -> NDArray[np.uint64]:
+    """The sorted pseudonyms from whom some event rows take the live day."""
+    page = 0 if day is None else page_of(day)
+    rows = events.get(page)
+    if day is None or rows is None:
+        return np.zeros(0, dtype=np.uint64)
+    return rows.key[(rows.values[1] & days_mask(page, day, day)) != 0]
