@@ -1,19 +1,35 @@
 """What every mechanism owes: one suite, each implementation."""
 
 import dataclasses
+import json
 from fractions import Fraction
+from functools import lru_cache
+from itertools import product
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import noise_checks as checks
-from dpdau.domain import BoundedCount, ContributionBounds, Unit
+from dpdau.domain import BoundedCount, ContributionBounds, Metric, Unit
 from dpdau.errors import InvalidPlanError
-from dpdau.mechanisms.base import COUNT_LIMIT, SENSITIVITY_MAX, interval
+from dpdau.mechanisms.base import COUNT_LIMIT, SENSITIVITY_MAX, HorizonMechanism, interval
 from dpdau.mechanisms.gaussian import DiscreteGaussian
 from dpdau.mechanisms.laplace import DiscreteLaplace
+from dpdau.mechanisms.matrix.classes import ContributionClass, ToggleClass
+from dpdau.mechanisms.matrix.covariance import solve
+from dpdau.mechanisms.matrix.lattice import (
+    LatticeMechanism,
+    LatticeState,
+    lattice_strategy,
+    release_order,
+    shared_noise,
+)
+from dpdau.mechanisms.matrix.strategies import shipped
+from dpdau.mechanisms.matrix.toeplitz import sqrt_toeplitz
+from dpdau.mechanisms.tree import TreeMechanism, TreeStrategy
 from noise_sources import RecordedNoise, ZeroNoise
 
 DELTA = Fraction(1, 10**6)
@@ -202,3 +218,224 @@ def test_a_release_is_a_python_integer() -> None:
 def test_the_claimed_cost_is_what_opendp_states() -> None:
     """ε and ρ agree with the privacy maps of the samplers that draw the noise."""
     checks.costs_match_opendp()
+
+
+RHO = Fraction(18507, 100_000)
+HORIZONS = [
+    "joint optimum", "toggle optimum", "month", "sqrt toeplitz", "sqrt toeplitz, many toggles",
+    "tree", "tree of one day", "shared noise",
+]  # fmt: skip
+
+
+@lru_cache(maxsize=len(HORIZONS))
+def _horizon(name: str) -> tuple[Any, np.ndarray]:
+    """A mechanism, and contributions of its class: all of them where they can be listed."""
+    joint, toggles = ContributionClass(6, (2, 4), daily=True), ToggleClass(14, 3)
+    month = shipped(28, 28)
+    if name == "joint optimum":
+        strategy = lattice_strategy(solve(joint, (1.0,) * 3).form, joint, month.key.metrics)
+        return LatticeMechanism(strategy, RHO), _everything(joint)
+    if name == "toggle optimum":
+        strategy = lattice_strategy(
+            solve(toggles, (1.0,), tolerance=0.01).form, toggles, (Metric.MAU,)
+        )
+        return LatticeMechanism(strategy, RHO), toggles.series()
+    if name == "month":
+        order = release_order(month.key.contribution)
+        return LatticeMechanism(month.strategy, RHO), month.witness.rows()[:, order]
+    if name == "sqrt toeplitz":
+        return LatticeMechanism(sqrt_toeplitz(14, Metric.WAU, 3), RHO), toggles.series()
+    if name == "sqrt toeplitz, many toggles":
+        many = ToggleClass(12, 7).series()
+        return LatticeMechanism(sqrt_toeplitz(12, Metric.WAU, 7), RHO), many
+    if name == "tree":
+        return TreeMechanism(TreeStrategy(14, Metric.WAU, 3), RHO), toggles.series()
+    if name == "tree of one day":
+        return TreeMechanism(TreeStrategy(1, Metric.DAU, 1), RHO), np.array([[0], [1]])
+    every = np.array(list(product((0, 1), repeat=8)))
+    return LatticeMechanism(shared_noise(4, (Metric.DAU, Metric.MAU)), RHO), every
+
+
+def _everything(part: ContributionClass) -> np.ndarray:
+    """(n, releases) all series with all activity that can cause them."""
+    bits = np.array(list(product((0, 1), repeat=part.horizon)), dtype=np.uint8)
+    series = np.repeat(part.series(), len(bits), axis=0)
+    activity = np.tile(bits, (len(part.series()), 1))
+    possible = part.possible(series, activity)
+    return np.hstack([series, activity])[possible][:, release_order(part)]
+
+
+@pytest.fixture(params=HORIZONS, name="horizon")
+def _of_a_horizon(request: pytest.FixtureRequest) -> tuple[Any, np.ndarray]:
+    return _horizon(request.param)
+
+
+def _days(mechanism: Any, values: list[int]) -> list[list[BoundedCount]]:
+    """The counts of each day, with the bounds that the mechanism protects."""
+    width, bounds = len(mechanism.strategy.metrics), mechanism.strategy.bounds
+    counts = [BoundedCount(value, bounds, Unit.USER) for value in values]
+    return [counts[start : start + width] for start in range(0, len(counts), width)]
+
+
+def _released(mechanism: HorizonMechanism[Any], state: Any, values: list[int]) -> list[float]:
+    """All estimates of the horizon, day by day."""
+    found: list[float] = []
+    for today in _days(mechanism, values):
+        estimates, state = mechanism.step(today, state)
+        found += estimates
+    return found
+
+
+def test_horizons_without_noise_give_the_counts(horizon: Any) -> None:
+    """Zero noise gives the exact counts on every day, of any size that a double holds."""
+    mechanism, members = horizon
+    values = [(-1) ** place * (place * 2**44 + 5) for place in range(members.shape[1])]
+    assert values == _released(mechanism, mechanism.init(ZeroNoise()), values)
+
+
+def test_horizons_draw_once_for_each_value_they_protect(horizon: Any) -> None:
+    """One vector is drawn, at the scale that the charge rests on, and steps draw nothing."""
+    mechanism, members = horizon
+    noise = RecordedNoise(range(len(mechanism.strategy.matrix)))
+    _released(mechanism, mechanism.init(noise), [7] * members.shape[1])
+    assert [("gaussian", mechanism.scale, len(mechanism.strategy.matrix))] == noise.asked
+
+
+def test_horizons_cost_no_more_than_their_cap(horizon: Any) -> None:
+    """ρ = Δ²/(2s²) in exact fractions, at most the cap and hardly below it."""
+    mechanism, _ = horizon
+    squared = mechanism.strategy.sensitivity_squared
+    assert type(mechanism.rho) is Fraction
+    assert squared == 2 * mechanism.rho * Fraction(mechanism.scale) ** 2
+    assert RHO * (1 - Fraction(1, 10**12)) <= mechanism.rho <= RHO
+    assert "Guarantee:" in type(mechanism).__doc__
+
+
+def test_neighbors_of_a_horizon_differ_by_what_was_paid_for(horizon: Any) -> None:
+    """Over the class |Āv|² ≤ Δ² in integers, and the worst user comes within 3 in 100 of it."""
+    mechanism, members = horizon
+    moves = members.astype(np.int64) @ mechanism.strategy.matrix.T
+    worst = int(np.square(moves).sum(axis=1).max())
+    assert worst <= mechanism.strategy.sensitivity_squared
+    if mechanism is not _horizon("sqrt toeplitz, many toggles")[0]:
+        assert worst > 0.97 * mechanism.strategy.sensitivity_squared
+    base = [1_000 + place for place in range(members.shape[1])]
+    user = members[np.square(moves).sum(axis=1).argmax()].astype(int).tolist()
+    joined = [count + part for count, part in zip(base, user, strict=True)]
+    with_user = _released(mechanism, mechanism.init(ZeroNoise()), joined)
+    without = _released(mechanism, mechanism.init(ZeroNoise()), base)
+    assert user == [more - less for more, less in zip(with_user, without, strict=True)]
+
+
+def test_estimates_follow_the_noisy_values_alone(horizon: Any) -> None:
+    """Counts and noise that give the same sums give the same estimates, to the last bit."""
+    mechanism, members = horizon
+    matrix = mechanism.strategy.matrix
+    drawn = np.random.default_rng(3).integers(-(2**22), 2**22, len(matrix))
+    values = np.arange(members.shape[1]) * 3 + 40
+    shift = members[-1].astype(np.int64)
+    one = _released(mechanism, mechanism.init(RecordedNoise(drawn)), values.tolist())
+    other_noise = RecordedNoise(drawn - matrix @ shift)
+    other = _released(mechanism, mechanism.init(other_noise), (values + shift).tolist())
+    assert one == other
+
+
+def test_estimates_of_a_horizon_rest_on_no_later_noise(horizon: Any) -> None:
+    """Values that only later counts enter do not move an estimate."""
+    mechanism, _ = horizon
+    matrix = mechanism.strategy.matrix
+    width = len(mechanism.strategy.metrics)
+    drawn = np.random.default_rng(4).integers(-(2**22), 2**22, len(matrix))
+    whole = mechanism.init(RecordedNoise(drawn)).noise
+    for days in range(1, mechanism.strategy.horizon):
+        later = matrix[:, days * width :].any(axis=1)
+        changed = mechanism.init(RecordedNoise(np.where(later, -drawn, drawn))).noise
+        assert whole[: days * width] == changed[: days * width]
+
+
+def test_stated_deviations_are_those_of_the_weights(horizon: Any) -> None:
+    """noise_stddevs is the root of the sum of squares of how each draw moves each estimate."""
+    mechanism, members = horizon
+    strategy = mechanism.strategy
+    unit, moved = 2**20, np.zeros(members.shape[1])
+    for place in range(len(strategy.matrix)):
+        drawn = [unit * (place == other) for other in range(len(strategy.matrix))]
+        moved += np.square(np.array(strategy.spread(drawn), dtype=float) / 2**32)
+    stated = mechanism.noise_stddevs()
+    assert (strategy.horizon, len(strategy.metrics)) == stated.shape
+    expected = np.sqrt(moved) * mechanism.scale / unit
+    assert np.allclose(stated.ravel(), expected, rtol=1e-6)
+
+
+def test_states_of_a_horizon_survive_the_store(horizon: Any) -> None:
+    """A state comes back from JSON as it was in the middle of the horizon, and prints no noise."""
+    mechanism, members = horizon
+    state = mechanism.init(RecordedNoise([123_456] * len(mechanism.strategy.matrix)))
+    values = list(range(members.shape[1]))
+    whole = _released(mechanism, state, values)
+    found: list[float] = []
+    for today in _days(mechanism, values):
+        estimates, state = mechanism.step(today, LatticeState.from_json(_stored(state)))
+        found += estimates
+    assert whole == found
+    assert str(state.noise[0]) not in repr(state)
+
+
+def _stored(state: LatticeState) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(json.dumps(state.to_json()))
+    return body
+
+
+def test_steps_beyond_a_horizon_are_refused(horizon: Any) -> None:
+    """After the last day there is no other; a replay of a day gives what it gave."""
+    mechanism, members = horizon
+    days = _days(mechanism, [9] * members.shape[1])
+    state = mechanism.init(RecordedNoise(range(len(mechanism.strategy.matrix))))
+    for today in days:
+        before, (estimates, state) = state, mechanism.step(today, state)
+        assert (estimates, state) == mechanism.step(today, before)
+    with pytest.raises(InvalidPlanError, match="horizon"):
+        mechanism.step(days[0], state)
+
+
+def test_counts_that_a_horizon_does_not_protect_are_refused(horizon: Any) -> None:
+    """Other bounds, units, widths and sizes are refused, and no refusal shows the count."""
+    mechanism, _ = horizon
+    state, bounds = mechanism.init(ZeroNoise()), mechanism.strategy.bounds
+    width = len(mechanism.strategy.metrics)
+    wider = dataclasses.replace(bounds, max_per_count=2)
+    longer = dataclasses.replace(bounds, max_active_steps=bounds.max_active_steps + 1)
+    for count in (
+        BoundedCount(987_654_321, wider, Unit.USER),
+        BoundedCount(987_654_321, longer, Unit.USER),
+        BoundedCount(987_654_321, bounds, "device"),  # type: ignore[arg-type]
+        BoundedCount(COUNT_LIMIT, bounds, Unit.USER),
+    ):
+        with pytest.raises(InvalidPlanError) as refused:
+            mechanism.step([count] * width, state)
+        assert str(count.value) not in str(refused.value)
+    for counts in ([], [BoundedCount(1, bounds, Unit.USER)] * (width + 1)):
+        with pytest.raises(InvalidPlanError, match="counts"):
+            mechanism.step(counts, state)
+
+
+def test_half_widths_of_a_horizon_grow_with_coverage(horizon: Any) -> None:
+    """More coverage never gives a narrower interval, and an impossible one is refused."""
+    mechanism, _ = horizon
+    metric, last = mechanism.strategy.metrics[0], mechanism.strategy.horizon - 1
+    widths = [mechanism.half_width(last, metric, c) for c in (0.01, 0.5, 0.95, 0.999, 1 - 1e-9)]
+    assert sorted(widths) == widths
+    assert mechanism.half_width(last, metric) == widths[2]
+    for coverage in (0.0, 1.0, float("nan")):
+        with pytest.raises(InvalidPlanError, match="coverage"):
+            mechanism.half_width(last, metric, coverage)
+
+
+def test_a_horizon_mechanism_cannot_be_changed(horizon: Any) -> None:
+    """It is a frozen value, of a cap above 0 that the sampler can serve."""
+    mechanism, _ = horizon
+    with pytest.raises((dataclasses.FrozenInstanceError, AttributeError)):
+        mechanism.rho_cap = Fraction(9)
+    for cap in (Fraction(0), Fraction(-1), Fraction(10**9), Fraction(1, 10**16)):
+        with pytest.raises(InvalidPlanError):
+            dataclasses.replace(mechanism, rho_cap=cap)

@@ -1,14 +1,15 @@
 """The monthly plan's mechanism: its sensitivity, the law of its noise, its errors, planted bugs.
 
-Three named checks are silent on the product and set off by each mutant: `sensitivity_problem`
-(exact, noise off), `law_problem` (false-alarm rate below 1e-6) and `coverage_problem` (likewise).
+The named checks of `lattice_checks` are silent on the product and set off by each mutant. Exact,
+with the noise off: `sensitivity_problem`, `edits_problem`. The law of the noise, at false-alarm
+rates below 1e-6: `law_problem`, `shape_problem`, `restart_problem`, `coverage_problem`. And the
+releases as a black box, likewise: `black_box_problem`.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,181 +17,42 @@ import pytest
 
 import dpdau.mechanisms.matrix.lattice as lattice
 from dpdau.accounting.calibration import rho_cap
-from dpdau.domain import BoundedCount, Metric, Unit
+from dpdau.domain import Metric
 from dpdau.mechanisms.matrix.classes import ContributionClass
+from dpdau.mechanisms.matrix.covariance import solve
 from dpdau.mechanisms.matrix.lattice import (
     GRID_BITS,
     LatticeMechanism,
     LatticeState,
     LatticeStrategy,
+    lattice_strategy,
     sensitivity_squared,
     shared_noise,
 )
-from dpdau.mechanisms.matrix.strategies import shipped
-from dpdau.mechanisms.sampling import NoiseSource, OpenDPNoise
-from noise_sources import ZeroNoise
+from dpdau.mechanisms.sampling import OpenDPNoise
+from lattice_checks import (
+    CLASS,
+    DAYS,
+    RHO,
+    black_box_problem,
+    capped,
+    coverage_problem,
+    edited_series,
+    edits_problem,
+    law_problem,
+    month,
+    noise_of,
+    restart_problem,
+    sensitivity_problem,
+    shape_problem,
+    single_series,
+    users,
+)
 
 pytestmark = pytest.mark.statistical
 
 Patch = pytest.MonkeyPatch
-DAYS, WAU_DAYS, MAU_DAYS = 31, 7, 30
-BEFORE = MAU_DAYS - 1
-CLASS = ContributionClass(DAYS, (WAU_DAYS, MAU_DAYS), daily=True)
 MONTHS = 400
-RHO = rho_cap(Fraction(3), Fraction(1, 10**6))
-
-
-@lru_cache(maxsize=1)
-def month() -> LatticeStrategy:
-    """The shipped strategy for 31 days."""
-    return shipped(DAYS, MAU_DAYS).strategy
-
-
-def contributions(active: np.ndarray, cut: np.ndarray) -> np.ndarray:
-    """(n, 93) what users add to WAU, MAU and DAU of each day, from their bare activity.
-
-    `active` is (n, 29 + 31), the days before the month first; from day `cut` on they are erased.
-    """
-    found = np.zeros((len(active), DAYS, 3), dtype=np.int64)
-    for day in range(DAYS):
-        today = BEFORE + day + 1
-        kept = day < cut
-        found[:, day, 0] = active[:, today - WAU_DAYS : today].any(axis=1) & kept
-        found[:, day, 1] = active[:, today - MAU_DAYS : today].any(axis=1) & kept
-        found[:, day, 2] = active[:, today - 1] & kept
-    return found.reshape(len(active), -1)
-
-
-def hostile_users(matrix: np.ndarray) -> np.ndarray:
-    """(n, 93) contributions of random users, driven uphill one day of activity at a time."""
-    generator = np.random.default_rng(31)
-    size, width = 40, BEFORE + DAYS
-    active = generator.random((size, width)) < generator.choice([0.1, 0.3, 0.6, 0.9], (size, 1))
-    quiet = generator.integers(0, width, (size, 2))
-    for row, (start, stop) in zip(active, np.sort(quiet, axis=1), strict=True):
-        row[start:stop] = False
-    cut = generator.integers(1, DAYS + 1, size)
-    seen = [contributions(active, cut)]
-    for _ in range(20):
-        flips = np.repeat(active, width, axis=0)
-        place = np.arange(len(flips))
-        flips[place, place % width] ^= True
-        cuts = np.repeat(cut, width)
-        moved = np.repeat(active, DAYS, axis=0)
-        moves = np.tile(np.arange(1, DAYS + 1), size)
-        rows = contributions(np.vstack([flips, moved]), np.concatenate([cuts, moves]))
-        value = np.square(rows @ matrix.T).sum(axis=1)
-        owner = np.concatenate(
-            [np.repeat(np.arange(size), width), np.repeat(np.arange(size), DAYS)]
-        )
-        tried, ends = np.vstack([flips, moved]), np.concatenate([cuts, moves])
-        for user in range(size):
-            best = np.flatnonzero(owner == user)[np.argmax(value[owner == user])]
-            active[user], cut[user] = tried[best], ends[best]
-        seen.append(contributions(active, cut))
-    return np.vstack(seen)
-
-
-def worst_members(strategy: LatticeStrategy) -> np.ndarray:
-    """(n, 93) the class members of largest |Āv|², each with possible activity."""
-    series = CLASS.series()
-    idle, active = CLASS.activity_range(series)
-    order = np.argsort(lattice.release_order(CLASS))
-    ordered = strategy.matrix[:, order].astype(np.float64)
-    gram = ordered.T @ ordered
-    width = DAYS * 2
-    gain = 2 * (series @ gram[:width, width:]) + np.diag(gram)[width:]
-    activity = np.where(idle & active, gain > 0, active).astype(np.uint8)
-    rows = np.hstack([series, activity])
-    rows = rows[CLASS.possible(series, activity)][:, lattice.release_order(CLASS)]
-    value = np.square(rows @ strategy.matrix.T.astype(np.float64)).sum(axis=1)
-    return rows[np.argsort(-value)[:50]].astype(np.int64)
-
-
-def counted(mechanism: LatticeMechanism, values: np.ndarray) -> list[BoundedCount]:
-    """Counts with the bounds that the strategy protects."""
-    bounds = mechanism.strategy.bounds
-    return [BoundedCount(value=int(value), bounds=bounds, unit=Unit.USER) for value in values]
-
-
-def released(mechanism: LatticeMechanism, noise: NoiseSource, values: np.ndarray) -> np.ndarray:
-    """(n,) the estimates of one horizon, day by day."""
-    width = len(mechanism.strategy.metrics)
-    state, found = mechanism.init(noise), []
-    for day in range(mechanism.strategy.horizon):
-        today = counted(mechanism, values[day * width : (day + 1) * width])
-        estimates, state = mechanism.step(today, state)
-        found += estimates
-    return np.array(found)
-
-
-def sensitivity_problem(mechanism: LatticeMechanism) -> str | None:
-    """Noise off: does adding one user move the lattice values by more than was paid for?"""
-    paid = 2 * RHO * Fraction(mechanism.scale) ** 2
-    tried = np.vstack(users())
-    base = np.arange(tried.shape[1]) * 7 + 1_000
-    values = np.square(tried @ mechanism.strategy.matrix.T).sum(axis=1)
-    for user in tried[np.argsort(-values)[:3]]:
-        moved = released(mechanism, ZeroNoise(), base + user)
-        difference = (moved - released(mechanism, ZeroNoise(), base)).astype(np.int64)
-        lattice_move = mechanism.strategy.matrix.astype(object) @ difference
-        found = int((lattice_move**2).sum())
-        if found > paid:
-            return f"|Av|^2 is {found / float(paid):.4f} of what was paid for"
-    return None
-
-
-@lru_cache(maxsize=1)
-def users() -> tuple[np.ndarray, np.ndarray]:
-    """Hostile users, and the worst members of the class, for the product's strategy."""
-    return hostile_users(month().matrix), worst_members(month())
-
-
-def noise_of(mechanism: LatticeMechanism, months: int) -> np.ndarray:
-    """(months, n) estimates minus counts."""
-    source = OpenDPNoise()
-    counts = np.arange(len(mechanism.strategy.matrix)) * 11 + 50_000
-    return np.array([released(mechanism, source, counts) - counts for _ in range(months)])
-
-
-def law_problem(mechanism: LatticeMechanism, noise: np.ndarray) -> str | None:
-    """Are the lattice values of the noise white, of the variance that was paid for?
-
-    False alarms: 4e-8 for the variance at 5.5 standard errors, 2e-7 for 93 means at 6, and 4e-7 for
-    4,278 correlations at 6.5.
-    """
-    paid = math.sqrt(mechanism.strategy.sensitivity_squared / (2 * RHO))
-    white = noise @ mechanism.strategy.matrix.T.astype(np.float64) / paid
-    months, size = white.shape
-    if abs(white.var() - 1) > 5.5 * math.sqrt(2 / white.size):
-        return f"the variance is {white.var():.4f} of what was paid for"
-    if np.abs(white.mean(axis=0)).max() > 6 / math.sqrt(months):
-        return f"the mean of a release is {np.abs(white.mean(axis=0)).max():.3f} from 0"
-    off = np.abs(np.corrcoef(white.T) - np.eye(size)).max()
-    if off > 6.5 / math.sqrt(months):
-        return f"two lattice values correlate by {off:.3f}"
-    return None
-
-
-def coverage_problem(mechanism: LatticeMechanism, noise: np.ndarray) -> str | None:
-    """Do the stated intervals hold the rounded noise as often as the normal law says?
-
-    The share of a month is the mean of 31 correlated days; its standard error is taken between
-    months, and 6 of them are allowed for each of the three metrics.
-    """
-    rounded = np.abs(np.rint(noise)).reshape(len(noise), DAYS, 3)
-    stddevs = mechanism.noise_stddevs()
-    for place, metric in enumerate(mechanism.strategy.metrics):
-        width = np.array([mechanism.half_width(day, metric) for day in range(DAYS)])
-        inside = (rounded[:, :, place] <= width).mean(axis=1)
-        law = [
-            math.erf((h + 0.5) / (sd * math.sqrt(2)))
-            for h, sd in zip(width, stddevs[:, place], strict=True)
-        ]
-        share, error = inside.mean(), inside.std() / math.sqrt(len(inside))
-        if abs(share - np.mean(law)) > 6 * error or not 0.94 < share < 0.965:
-            return f"{metric} intervals hold {share:.4f}, by law {np.mean(law):.4f}"
-    return None
 
 
 @pytest.fixture(scope="module")
@@ -214,8 +76,31 @@ def test_the_noise_is_what_was_paid_for(drawn: np.ndarray) -> None:
 
 
 def test_intervals_hold_what_they_state(drawn: np.ndarray) -> None:
-    """The 95 % intervals of 46,500 simulated days hold as often as they should."""
+    """The 95 % intervals of 12,400 simulated days hold as often as they should."""
     assert coverage_problem(LatticeMechanism(month(), RHO), drawn) is None
+
+
+def test_the_noise_is_of_integers_and_of_the_normal_shape(drawn: np.ndarray) -> None:
+    """The lattice values are integers, exactly, and follow the law in shape."""
+    assert shape_problem(LatticeMechanism(month(), RHO), drawn) is None
+
+
+def test_noise_after_a_restart_is_new() -> None:
+    """Fresh sources never repeat noise, and what they draw does not depend on what was drawn."""
+    assert restart_problem(LatticeMechanism(month(), RHO)) is None
+
+
+def test_a_black_box_gives_away_no_more_than_was_paid_for() -> None:
+    """The likelihood ratio for the worst user is no more powerful than μ = √(2ρ) allows."""
+    assert black_box_problem(LatticeMechanism(single_series(14), RHO)) is None
+
+
+def test_edited_series_under_a_cap_stay_in_their_class() -> None:
+    """Users whose past is edited at will, capped at w changes, move no more than C_w allows."""
+    users_of_three = edited_series(3, capped)
+    assert edits_problem(single_series(DAYS), users_of_three) is None
+    worst = int(np.square(users_of_three @ single_series(DAYS).matrix.T).sum(axis=1).max())
+    assert worst == single_series(DAYS).sensitivity_squared
 
 
 def test_errors_of_a_month(drawn: np.ndarray) -> None:
@@ -229,7 +114,7 @@ def test_errors_of_a_month(drawn: np.ndarray) -> None:
         error = math.sqrt(float(np.square(found).mean()))
         monthly = np.square(found).mean(axis=1)
         assert abs(error**2 - stated[place] ** 2) < 6 * monthly.std() / math.sqrt(MONTHS)
-        assert stated[place] < limits[metric] and error < limits[metric]
+        assert stated[place] < limits[metric]
         means = found.mean(axis=1)
         assert abs(means.mean()) < 6 * means.std() / math.sqrt(MONTHS)
 
@@ -239,6 +124,20 @@ def test_errors_of_a_month_at_a_third_of_the_budget() -> None:
     mechanism = LatticeMechanism(month(), rho_cap(Fraction(1), Fraction(1, 10**6)))
     stated = np.sqrt(np.square(mechanism.noise_stddevs()).mean(axis=0))
     assert (stated < np.array([18.7, 16.8, 20.6])).all()
+
+
+def test_sixty_numbers_without_any_assumption() -> None:
+    """30 DAU and 30 MAU of any stream at (3, 1e-6): at most 7.2 users each."""
+    mechanism = LatticeMechanism(shared_noise(30, (Metric.DAU, Metric.MAU)), RHO)
+    assert mechanism.noise_stddevs().max() < 7.2
+
+
+def test_sixty_numbers_of_a_natural_stream() -> None:
+    """30 DAU and 30 MAU with erasure at (3, 1e-6): at most 6.7 users each."""
+    part = ContributionClass(30, (30,), daily=True)
+    form = solve(part, (1.0, 1.0), tolerance=0.02).form
+    mechanism = LatticeMechanism(lattice_strategy(form, part, (Metric.MAU, Metric.DAU)), RHO)
+    assert (np.sqrt(np.square(mechanism.noise_stddevs()).mean(axis=0)) < 6.7).all()
 
 
 def test_shared_noise_follows_its_law() -> None:
@@ -277,6 +176,12 @@ def _sensitivity_of_busy_users_alone(patch: Patch) -> LatticeStrategy:
 
 def _sensitivity_without_erasure(patch: Patch) -> LatticeStrategy:
     return _with_sensitivity(sensitivity_squared(month().matrix, replace(CLASS, erasure=False)))
+
+
+def _scale_five_percent_small(patch: Patch) -> LatticeStrategy:
+    exact = lattice.scale_for
+    patch.setattr(lattice, "scale_for", lambda d2, rho: exact(d2, rho) * 0.95)
+    return month()
 
 
 def _variance_used_as_scale(patch: Patch) -> LatticeStrategy:
@@ -332,6 +237,51 @@ def _correlation_forgotten(patch: Patch) -> LatticeStrategy:
     return month()
 
 
+def _float_noise(patch: Patch) -> LatticeStrategy:
+    def spread(matrix: np.ndarray, drawn: list[int]) -> list[int]:
+        scale = math.sqrt(month().sensitivity_squared / (2 * RHO))
+        white = np.random.default_rng(abs(drawn[0])).normal(0, scale, len(drawn))
+        noise = np.linalg.solve(matrix.astype(np.float64), white)
+        return [round(part * 2**GRID_BITS) for part in noise.tolist()]
+
+    patch.setattr(lattice, "spread_noise", spread)
+    return month()
+
+
+def _uniform_noise(patch: Patch) -> LatticeStrategy:
+    def draw(self: OpenDPNoise, scale: float, size: int) -> np.ndarray:
+        signs = np.sign(exact(self, scale, size)).astype(np.float64)
+        return np.rint(signs * np.sqrt(3) * scale * (exact(self, scale, size) % 1e4 / 1e4)).astype(
+            np.int64
+        )
+
+    exact = OpenDPNoise.discrete_gaussian
+    patch.setattr(OpenDPNoise, "discrete_gaussian", draw)
+    return month()
+
+
+def _seeded_at_start(patch: Patch) -> LatticeStrategy:
+    patch.setattr(
+        OpenDPNoise,
+        "discrete_gaussian",
+        lambda self, scale, size: np.rint(
+            np.random.default_rng(2026).normal(0, scale, size)
+        ).astype(np.int64),
+    )
+    return month()
+
+
+def _noise_of_the_last_start_kept_in_part(patch: Patch) -> LatticeStrategy:
+    exact, kept = OpenDPNoise.discrete_gaussian, [0.0]
+
+    def draw(self: OpenDPNoise, scale: float, size: int) -> np.ndarray:
+        kept[0] = 0.8 * exact(self, scale, size) + 0.6 * kept[0]
+        return np.rint(kept[0]).astype(np.int64)
+
+    patch.setattr(OpenDPNoise, "discrete_gaussian", draw)
+    return month()
+
+
 def _interval_halved(patch: Patch) -> LatticeStrategy:
     exact = LatticeMechanism.half_width
     patch.setattr(LatticeMechanism, "half_width", lambda self, day, m: exact(self, day, m) // 2)
@@ -351,6 +301,7 @@ def _interval_of_another_metric(patch: Patch) -> LatticeStrategy:
         _sensitivity_of_one_coordinate,
         _sensitivity_of_busy_users_alone,
         _sensitivity_without_erasure,
+        _scale_five_percent_small,
         _variance_used_as_scale,
         _epsilon_used_as_rho,
     ],
@@ -366,6 +317,7 @@ def test_sensitivity_check_catches(
 @pytest.mark.parametrize(
     "mutant",
     [
+        _scale_five_percent_small,
         _variance_used_as_scale,
         pytest.param(_one_draw_shared, id="_one_draw_shared"),
         pytest.param(_noise_five_percent_small, id="_noise_five_percent_small"),
@@ -388,3 +340,63 @@ def test_coverage_check_catches(
     """Intervals that are too narrow, or of another metric, hold too rarely."""
     mechanism = LatticeMechanism(mutant(monkeypatch), RHO)
     assert coverage_problem(mechanism, drawn) is not None
+
+
+@pytest.mark.parametrize("mutant", [_float_noise, _uniform_noise])
+def test_shape_check_catches(
+    mutant: Callable[[Patch], LatticeStrategy], monkeypatch: Patch
+) -> None:
+    """Noise that is not on the lattice, or of the right variance and another law."""
+    mechanism = LatticeMechanism(mutant(monkeypatch), RHO)
+    assert shape_problem(mechanism, noise_of(mechanism, 100)) is not None
+
+
+@pytest.mark.parametrize("mutant", [_seeded_at_start, _noise_of_the_last_start_kept_in_part])
+def test_restart_check_catches(
+    mutant: Callable[[Patch], LatticeStrategy], monkeypatch: Patch
+) -> None:
+    """Noise that a restart repeats, or that carries over."""
+    assert restart_problem(LatticeMechanism(mutant(monkeypatch), RHO)) is not None
+
+
+@pytest.mark.parametrize(
+    ("mutant", "runs"),
+    [
+        (_variance_used_as_scale, 4_000),
+        pytest.param(_one_draw_shared, 1_000, id="_one_draw_shared"),
+    ],
+)
+def test_black_box_check_catches(
+    mutant: Callable[[Patch], LatticeStrategy], runs: int, monkeypatch: Patch
+) -> None:
+    """Noise too small by √2, or one draw shared by all releases, gives the worst user away."""
+    mutant(monkeypatch)
+    assert black_box_problem(LatticeMechanism(single_series(14), RHO), runs) is not None
+
+
+def test_black_box_check_catches_the_sensitivity_of_one_coordinate() -> None:
+    """Noise for one day's change of a series that changes three times gives the user away."""
+    squared = int(np.square(single_series(14).matrix).sum(axis=0).max())
+    mechanism = LatticeMechanism(replace(single_series(14), sensitivity_squared=squared), RHO)
+    assert black_box_problem(mechanism, 1_500) is not None
+
+
+def test_edits_check_catches_a_missing_cap() -> None:
+    """Without the cap, edits move more than C_3 allows."""
+    assert (
+        edits_problem(single_series(DAYS), edited_series(3, lambda wanted, _: wanted)) is not None
+    )
+
+
+def test_edits_check_catches_a_cap_that_is_one_too_large() -> None:
+    """Four changes are more than C_3 allows."""
+    loose = edited_series(3, lambda wanted, toggles: capped(wanted, toggles + 1))
+    assert edits_problem(single_series(DAYS), loose) is not None
+
+
+def test_edits_check_catches_a_cap_calibrated_on_the_natural_class() -> None:
+    """Noise for natural MAU, which has no short runs, does not protect edited series."""
+    natural = ContributionClass(DAYS, (30,), erasure=False)
+    form = solve(natural, (1.0,), tolerance=0.02).form
+    mutant = lattice_strategy(form, natural, (Metric.MAU,))
+    assert edits_problem(mutant, edited_series(3, capped)) is not None

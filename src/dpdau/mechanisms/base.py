@@ -1,14 +1,18 @@
-"""The `Mechanism` protocol: an exact count in, a private integer out.
+"""Two protocols: `Mechanism` for single counts, `HorizonMechanism` for every day of a horizon.
 
 A mechanism states its guarantee, carries the sensitivity that the guarantee rests on, and gives its
 95 % interval exactly. What is common to all mechanisms that add independent noise stands below it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final, Protocol, Self, TypeVar
+from typing import ClassVar, Final, Protocol, Self, TypeVar
 
-from dpdau.domain import BoundedCount, Unit
+import numpy as np
+from numpy.typing import NDArray
+
+from dpdau.domain import BoundedCount, Metric, Unit
 from dpdau.errors import InvalidPlanError
 from dpdau.mechanisms.sampling import NoiseSource
 
@@ -65,6 +69,40 @@ class Mechanism(Protocol[StateT]):
 
     def half_width(self, coverage: float = 0.95) -> int:
         """The least integer h with P(|noise| ≤ h) ≥ coverage."""
+
+
+class HorizonMechanism(Protocol[StateT]):
+    """Adds correlated noise, drawn ahead, to the counts of every day of a horizon."""
+
+    name: ClassVar[str]
+    """The stable name that is published with each release."""
+
+    @property
+    def scale(self) -> float:
+        """The scale of the noise, in units of the values that it is added to."""
+
+    @property
+    def rho(self) -> Fraction:
+        """zCDP cost of the whole horizon, exact."""
+
+    def init(self, noise: NoiseSource) -> StateT:
+        """Draws the noise of the whole horizon. The result is secret, and lasts to its end."""
+
+    def step(
+        self, counts: Sequence[BoundedCount], state: StateT
+    ) -> tuple[tuple[float, ...], StateT]:
+        """The estimates of the next day, in the order of the metrics, and the state after it.
+
+        Raises:
+            InvalidPlanError: The bounds are not the ones the sensitivity rests on, the horizon is
+                used up, or a count is beyond ±2⁶².
+        """
+
+    def noise_stddevs(self) -> NDArray[np.float64]:
+        """(horizon, metrics) standard deviations, in users."""
+
+    def half_width(self, day: int, metric: Metric, coverage: float = 0.95) -> int:
+        """The least integer h with P(|noise, rounded to an integer| ≤ h) ≥ coverage."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,14 @@
 """Discrete Gaussian noise: zero-concentrated differential privacy for one integer count."""
 
+import functools
 import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from statistics import NormalDist
 from typing import ClassVar, Final
+
+import numpy as np
 
 from dpdau.domain import BoundedCount
 from dpdau.errors import InvalidPlanError
@@ -103,6 +106,38 @@ class DiscreteGaussian:
         """
         check_coverage(coverage)
         return _half_width(self.sigma, coverage)
+
+
+def sum_half_width(sigma: float, terms: int, coverage: float = 0.95) -> int:
+    """The least integer h with P(|sum of independent draws| ≤ h) ≥ coverage.
+
+    Args:
+        sigma: Scale of each draw.
+        terms: How many are added, at least 1.
+        coverage: 0 < coverage ≤ 1 - 1e-9.
+
+    A sum of discrete Gaussians is no discrete Gaussian. Its law is folded up exactly while that
+    shows; from σ = `_SUM_SIGMA_MAX` on it differs from that of scale σ √terms by less than any
+    double can hold (the next theta term is of order exp(-π²σ²)).
+
+    Raises:
+        InvalidPlanError: The coverage is out of range.
+
+    Example:
+        >>> [sum_half_width(8.7, terms) for terms in (1, 2, 3)]
+        [17, 24, 29]
+    """
+    check_coverage(coverage)
+    assert terms >= 1
+    if sigma > _SUM_SIGMA_MAX:
+        return _half_width(sigma * math.sqrt(terms), coverage)
+    reach = math.ceil(_SUM_REACH * sigma) + 1
+    one = np.exp(-((np.arange(-reach, reach + 1) / sigma) ** 2) / 2)
+    law = functools.reduce(np.convolve, [one / one.sum()] * terms)
+    middle = terms * reach
+    folded = np.concatenate((law[middle : middle + 1], 2 * law[middle + 1 :]))
+    tails = 1 - np.cumsum(folded)
+    return int(np.argmax(tails <= 1 - coverage))
 
 
 @lru_cache(maxsize=256)

@@ -324,7 +324,8 @@ class _Ascent:
         """Brings the form closer to the minimum of tr(ΩΣ) + E[v'Σ⁻¹v] over the family."""
         second, cross, squares = self.measure.moments()
         form = self._form
-        for _ in range(rounds):
+        # Without daily counts the window covariance follows from the measure at once.
+        for _ in range(rounds if len(squares) else 1):
             centering, spread = self._center(form, second, cross, squares)
             weight = np.diag(self._window_weight) + self._daily_weight * centering.T @ centering
             root = _square_root(weight)

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from statistics import NormalDist
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,37 @@ _SEARCH_MAX: Final = 2**57
 _CHUNK_ROWS: Final = 50_000
 
 Integers = NDArray[np.int64]
+StrategyT = TypeVar("StrategyT", bound="Strategy")
+
+
+class Strategy(Protocol):
+    """Integer values of the counts, to which noise is added, and estimates made from the sums."""
+
+    @property
+    def horizon(self) -> int:
+        """Days."""
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What is released on each day, in order."""
+
+    @property
+    def sensitivity_squared(self) -> int:
+        """The most that one user adds to the sum of squares of the values."""
+
+    @property
+    def matrix(self) -> Integers:
+        """(values, releases) int64: the values, as sums of multiples of the counts."""
+
+    @property
+    def bounds(self) -> ContributionBounds:
+        """What one user may do to the counts."""
+
+    def spread(self, drawn: Sequence[int]) -> list[int]:
+        """The noise of each estimate, in 2⁻³² users, from the noise of each value."""
+
+    def normalized_stddev(self) -> NDArray[np.float64]:
+        """(horizon, metrics) standard deviation of the estimates at ρ = ½, in users."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,12 +116,20 @@ class LatticeStrategy:
         """What one user may do to the counts that this strategy protects."""
         return ContributionBounds(max_per_count=1, max_active_steps=len(self.matrix))
 
+    def spread(self, drawn: Sequence[int]) -> list[int]:
+        """The noise of each estimate, in 2⁻³² users, from the noise of each row."""
+        return spread_noise(self.matrix, drawn)
+
     def normalized_stddev(self) -> NDArray[np.float64]:
         """(horizon, metrics) standard deviation at ρ = ½, in users."""
+        stddev: NDArray[np.float64] = np.sqrt(np.diag(self.covariance(Fraction(1, 2))))
+        return stddev.reshape(self.horizon, len(self.metrics))
+
+    def covariance(self, rho: Fraction) -> NDArray[np.float64]:
+        """(n, n) covariance Ā⁻¹Ā⁻ᵀ Δ² / 2ρ of the estimates in order, in users²."""
         inverse = np.linalg.inv(self.matrix.astype(np.float64))
-        stddev = np.sqrt(np.square(inverse).sum(axis=1) * float(self.sensitivity_squared))
-        table: NDArray[np.float64] = stddev.reshape(self.horizon, len(self.metrics))
-        return table
+        product: NDArray[np.float64] = inverse @ inverse.T
+        return product * (self.sensitivity_squared / float(2 * rho))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,32 +157,20 @@ class LatticeState:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LatticeMechanism:
-    """The counts of every day of a horizon, with correlated noise drawn ahead.
+class StrategyMechanism(Generic[StrategyT]):
+    """The counts of every day of a horizon, with the noise of a whole strategy drawn ahead.
 
     Args:
-        strategy: The integer strategy.
+        strategy: Integer values of the counts, and how estimates are made from them.
         rho_cap: The most that the whole horizon may cost, in zCDP; `accounting` gives it for
             an (ε, δ).
-
-    Guarantee: all releases of the horizon together are ρ-zCDP under add-or-remove-one user,
-    ρ = Δ² / (2s²) ≤ `rho_cap` exactly, for users whose contributions stay in the class that Δ² was
-    computed for. Estimates are unbiased, and those of a day rest on no later day.
-
-    Edge cases:
-        | input | outcome |
-        |---|---|
-        | ρ so large or small that the noise leaves the sampler's range | refused |
-        | counts of other bounds, another number of counts, or a day past the horizon | refused |
 
     Raises:
         InvalidPlanError: The cap is out of range.
     """
 
-    strategy: LatticeStrategy
+    strategy: StrategyT
     rho_cap: Fraction
-
-    name: ClassVar[str] = "matrix_discrete_gaussian"
 
     def __post_init__(self) -> None:
         if self.rho_cap <= 0:
@@ -170,7 +197,7 @@ class LatticeMechanism:
         anew for the same counts.
         """
         drawn = noise.discrete_gaussian(self.scale, len(self.strategy.matrix))
-        return LatticeState(tuple(spread_noise(self.strategy.matrix, drawn.tolist())))
+        return LatticeState(tuple(self.strategy.spread(drawn.tolist())))
 
     def step(
         self, counts: Sequence[BoundedCount], state: LatticeState
@@ -186,10 +213,10 @@ class LatticeMechanism:
             raise InvalidPlanError(
                 f"Expected a day within the horizon of {self.strategy.horizon}, found another."
             )
-        if len(counts) != width or len(state.noise) != len(self.strategy.matrix):
+        if len(counts) != width or len(state.noise) != width * self.strategy.horizon:
             raise InvalidPlanError(f"Expected {width} counts and their noise, found others.")
         for count in counts:
-            _check_count(count, self.strategy.bounds)
+            check_bounds(count, self.strategy.bounds)
         noise = state.noise[state.days * width : (state.days + 1) * width]
         estimates = tuple(
             ((count.value << GRID_BITS) + part) / (1 << GRID_BITS)
@@ -208,18 +235,40 @@ class LatticeMechanism:
     def half_width(self, day: int, metric: Metric, coverage: float = 0.95) -> int:
         """The least integer h with P(|noise, rounded to an integer| ≤ h) ≥ coverage.
 
-        The noise is a sum of discrete Gaussians of scale ≥ `SCALE_MIN` on a lattice much finer than
-        a user; its quantiles are those of the normal law to far more digits than a float holds.
-
         Raises:
             InvalidPlanError: coverage is not in (0, 1 - 1e-9].
         """
-        check_coverage(coverage)
-        quantile = NormalDist().inv_cdf((1 + coverage) / 2)
-        return max(0, math.ceil(quantile * self.noise_stddev(day, metric) - 0.5))
+        return rounded_half_width(self.noise_stddev(day, metric), coverage)
 
 
-def _check_count(count: BoundedCount, bounds: ContributionBounds) -> None:
+class LatticeMechanism(StrategyMechanism[LatticeStrategy]):
+    """The counts of every day of a horizon, with correlated noise drawn ahead.
+
+    Args:
+        strategy: The integer strategy.
+        rho_cap: The most that the whole horizon may cost, in zCDP; `accounting` gives it for
+            an (ε, δ).
+
+    Guarantee: all releases of the horizon together are ρ-zCDP under add-or-remove-one user,
+    ρ = Δ² / (2s²) ≤ `rho_cap` exactly, for users whose contributions stay in the class that Δ² was
+    computed for. Estimates are unbiased, and those of a day rest on no later day.
+
+    Edge cases:
+        | input | outcome |
+        |---|---|
+        | ρ so large or small that the noise leaves the sampler's range | refused |
+        | counts of other bounds, another number of counts, or a day past the horizon | refused |
+
+    Raises:
+        InvalidPlanError: The cap is out of range.
+    """
+
+    __slots__ = ()
+
+    name: ClassVar[str] = "matrix_discrete_gaussian"
+
+
+def check_bounds(count: BoundedCount, bounds: ContributionBounds) -> None:
     """Refuses a count that the strategy does not protect; the message never holds the count."""
     if count.unit is not Unit.USER or count.bounds != bounds:
         raise InvalidPlanError(
@@ -228,6 +277,20 @@ def _check_count(count: BoundedCount, bounds: ContributionBounds) -> None:
         )
     if not -COUNT_LIMIT < count.value < COUNT_LIMIT:
         raise InvalidPlanError("Expected a count within ±2^62, found one beyond it.")
+
+
+def rounded_half_width(stddev: float, coverage: float) -> int:
+    """The least integer h with P(|noise, rounded to an integer| ≤ h) ≥ coverage.
+
+    The noise is a sum of discrete Gaussians of scale ≥ `SCALE_MIN` on a lattice much finer than a
+    user; its quantiles are those of the normal law to far more digits than a float holds.
+
+    Raises:
+        InvalidPlanError: coverage is not in (0, 1 - 1e-9].
+    """
+    check_coverage(coverage)
+    quantile = NormalDist().inv_cdf((1 + coverage) / 2)
+    return max(0, math.ceil(quantile * stddev - 0.5))
 
 
 def scale_for(sensitivity_squared: int, rho_cap: Fraction) -> float:

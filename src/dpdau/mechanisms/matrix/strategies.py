@@ -113,10 +113,23 @@ class CertifiedStrategy:
 def shipped_keys() -> tuple[StrategyKey, ...]:
     """What the shipped strategies are for: calendar months, joint DAU, WAU and MAU, erasure."""
     return tuple(
-        StrategyKey(ContributionClass(days, (WAU_WINDOW_DAYS, window), daily=True), SHIPPED_WEIGHTS)
-        for window in SHIPPED_MAU_WINDOWS
-        for days in SHIPPED_HORIZONS
+        month_key(days, window) for window in SHIPPED_MAU_WINDOWS for days in SHIPPED_HORIZONS
     )
+
+
+def month_key(days: int, mau_window: int) -> StrategyKey:
+    """What a month plan needs: joint DAU, WAU and MAU, equal weights, erasure.
+
+    Raises:
+        InvalidPlanError: The MAU window is not longer than a week.
+    """
+    windows = (WAU_WINDOW_DAYS, mau_window)
+    return StrategyKey(ContributionClass(days, windows, daily=True), SHIPPED_WEIGHTS)
+
+
+def is_solved(key: StrategyKey, cache: Path) -> bool:
+    """Whether `obtain` has the strategy without solving."""
+    return key in shipped_keys() or (cache / f"{key.name}.json").exists()
 
 
 def shipped(horizon: int, mau_window: int) -> CertifiedStrategy:
@@ -147,7 +160,7 @@ def obtain(key: StrategyKey, cache: Path, *, progress: Progress | None = None) -
     """
     if key in shipped_keys():
         return load(files("dpdau.mechanisms.matrix") / "data", key)
-    if (cache / f"{key.name}.json").exists():
+    if is_solved(key, cache):
         found = load(cache, key)
         verify(found)
         return found

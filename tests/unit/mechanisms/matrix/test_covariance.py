@@ -29,6 +29,9 @@ from dpdau.mechanisms.matrix.covariance import (
         (ToggleClass(31, 3), 2.557, 0.01),
         (ToggleClass(31, 4), 2.684, 0.01),
         (ToggleClass(90, 1), 3.40 * 0.6477, 0.01),
+        (ToggleClass(90, 2), 4.06 * 0.6477, 0.01),
+        (ToggleClass(90, 3), 4.83 * 0.6477, 0.01),
+        (ToggleClass(365, 1), 4.07 * 0.6477, 0.01),
     ],
 )
 def test_single_series_reach_their_optimum(
