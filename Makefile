@@ -10,7 +10,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 SCRATCH := reports/smoke
 
-.PHONY: help setup run test lint fmt smoke backup-ledger placeholder-check precommit ci-guard lock docs strategies
+.PHONY: help setup run test lint fmt smoke backup-ledger placeholder-check precommit ci-guard lock docs strategies eval plots
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -72,6 +72,12 @@ precommit: lint placeholder-check ## What to run before a commit
 
 strategies: setup ## Solve the shipped noise strategies again (minutes)
 	@$(BIN)/python -m dpdau.mechanisms.matrix.strategies src/dpdau/mechanisms/matrix/data
+
+eval: setup ## Run the experiment: the month plan beside other methods, about ten minutes
+	@if [ -d /dev/shm ]; then export TMPDIR="$${TMPDIR:-/dev/shm}"; fi; $(BIN)/dpdau eval
+
+plots: setup ## Draw the figures of the experiment that `make eval` ran last
+	@$(BIN)/dpdau plots
 
 lock: setup ## Resolve the dependencies again into requirements.lock (no index addresses)
 	@$(BIN)/uv lock --quiet --upgrade

@@ -14,6 +14,7 @@ from dpdau.app import App
 from dpdau.ingest.batch import IngestReport
 from dpdau.ingest.event import decode_objects
 from dpdau.mechanisms.sampling import NoiseSource
+from dpdau.release import NoiseDesk
 from dpdau.settings import Settings, load
 
 NOW = dt.datetime(2026, 3, 15, 12, 0, tzinfo=dt.UTC)
@@ -37,8 +38,13 @@ class ZeroNoise:
 
 
 def product_settings(root: Path, **changes: Any) -> Settings:
-    """Settings over a directory, with a secret and an API key."""
-    values = {"HASH_SALT_SECRET": SECRET, "SERVICE_API_KEY": API_KEY, **changes}
+    """Settings over a directory, with a secret and an API key; releases are on demand."""
+    values = {
+        "HASH_SALT_SECRET": SECRET,
+        "SERVICE_API_KEY": API_KEY,
+        "RELEASE_POLICY": "on_demand",
+        **changes,
+    }
     config = root / "dpdau.toml"
     root.mkdir(parents=True, exist_ok=True)
     config.write_text("".join(f"{name} = {value!r}\n" for name, value in values.items()))
@@ -57,10 +63,12 @@ def product(
 ) -> Iterator[App]:
     """An open product; noise is zero unless a source is given."""
     settings = product_settings(root, **changes)
+    source = ZeroNoise() if noise is None else noise
     opened = App.open(
         settings,
         clock=lambda: now,
-        noise=ZeroNoise() if noise is None else noise,
+        noise=source,
+        desk=NoiseDesk(source, seconds=0.0),
         unsafe_debug=unsafe_debug,
         serve_at=serve_at,
     )

@@ -1,7 +1,20 @@
 """Exact counts with each person's contribution bounded: the only maker of `BoundedCount`."""
 
+import datetime as dt
+from collections.abc import Sequence
+
+import numpy as np
+
 from dpdau.activity.store import ActivityStore
-from dpdau.domain import BoundedCount, ContributionBounds, Segment, Unit, Window
+from dpdau.domain import (
+    GROWTH,
+    BoundedCount,
+    ContributionBounds,
+    Figure,
+    Segment,
+    Unit,
+    Window,
+)
 
 DISTINCT_USERS = ContributionBounds(max_per_count=1, max_active_steps=1)
 """A user is in the set of a window once or not at all, however many days it was active."""
@@ -22,3 +35,56 @@ def distinct_users(
     assert counts.shape == (1, 1)
     assert counts[0, 0] >= 0
     return BoundedCount(value=int(counts[0, 0]), bounds=DISTINCT_USERS, unit=Unit.USER)
+
+
+GROWTH_CELLS = ContributionBounds(max_per_count=1, max_active_steps=1)
+"""A user is in one cell of a growth plan or in none, so it reaches one release of the four."""
+
+
+def growth_cells(store: ActivityStore, window: Window) -> dict[Figure, BoundedCount]:
+    """Counts the users of a window and of the one before it, each user in one cell.
+
+    Guarantee: adding or removing one user's entire history changes exactly one of the four values
+    by 1, or none, because the cells are disjoint: the vector has sensitivity 1 in L1 and in L2. It
+    rests on one pseudonym for each user: a key that a user of the earlier window is known by has to
+    be live for as long as that user can come back in the later one, 127 days at most.
+    """
+    counts = store.growth(window.end, window_days=window.days)
+    assert counts.shape == (len(GROWTH),)
+    assert (counts >= 0).all()
+    return {
+        figure: BoundedCount(value=int(value), bounds=GROWTH_CELLS, unit=Unit.USER)
+        for figure, value in zip(GROWTH, counts, strict=True)
+    }
+
+
+def month_counts(
+    store: ActivityStore,
+    month: str,
+    day: dt.date,
+    *,
+    window_days: Sequence[int],
+    segments: Sequence[Segment],
+    days: int,
+) -> list[list[BoundedCount]]:
+    """Counts what each user contributes to a month plan on one day.
+
+    Returns:
+        One row for everyone; with segments, one more for each of them and, last, one for the users
+        of no listed segment, so that each user is in exactly one of those. One count for each
+        window.
+
+    Guarantee: over the `days` days of the month the counts of one user in one row are a member of
+    the contribution class of the plan, because the store fixes each day's contribution when the day
+    is taken, and keeps an erased user out to the end of the month.
+    """
+    table = store.contributions(month, day, window_days=window_days, segments=segments)
+    assert table.shape == (1 + len(segments), len(window_days))
+    if segments:
+        table = np.vstack([table, table[0] - table[1:].sum(axis=0)])
+    assert (table >= 0).all()
+    bounds = ContributionBounds(max_per_count=1, max_active_steps=days * len(window_days))
+    return [
+        [BoundedCount(value=int(value), bounds=bounds, unit=Unit.USER) for value in row]
+        for row in table
+    ]

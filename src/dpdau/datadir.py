@@ -59,6 +59,21 @@ class DataDir:
         return self.root / "backups"
 
     @property
+    def strategies(self) -> Path:
+        """Noise strategies that were solved here; public."""
+        return self.root / "strategies"
+
+    @property
+    def experiments(self) -> Path:
+        """Results of experiments."""
+        return self.root / "experiments"
+
+    @property
+    def plots(self) -> Path:
+        """Figures of experiments."""
+        return self.root / "plots"
+
+    @property
     def reports(self) -> Path:
         """The budget snapshot."""
         return self.root / "reports"

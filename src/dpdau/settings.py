@@ -27,10 +27,11 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from dpdau.errors import InvalidSettingError
+from dpdau.domain import Segment
+from dpdau.errors import InvalidPlanError, InvalidSettingError
 
 CONFIG_FILE: Final = Path("dpdau.toml")
-_NOT_YET: Final = frozenset({"PLAN_EPSILON", "PLAN_DELTA", "W_BOUND", "SKETCH_K"})
+_NOT_YET: Final = frozenset({"W_BOUND", "SKETCH_K"})
 """Privacy settings of a later version: who sets one must not believe that it holds."""
 _OWN_NAMES: Final = re.compile(r"^(EPSILON_\w+|HASH_SALT_\w+|\w+_BUDGET_TOTAL)$")
 _KNOWN_DEFAULTS: Final = ("{{", "changeme", "change-me", "placeholder", "example", "your-api-key")
@@ -58,6 +59,16 @@ def _valid_dimensions(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) != len(names):
         raise ValueError("expected each name once")
     return names
+
+
+def _one_dimension(texts: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        dimensions = {Segment.parse(text).dimension for text in texts}
+    except InvalidPlanError:
+        raise ValueError("expected dimension=value, comma-separated") from None
+    if len(dimensions) > 1 or len(set(texts)) != len(texts):
+        raise ValueError("expected values of one dimension, each once")
+    return texts
 
 
 def _rising_orders(orders: tuple[int, ...]) -> tuple[int, ...]:
@@ -126,8 +137,20 @@ class Settings(BaseSettings):
     MAU_BUDGET_TOTAL: Epsilon = Field(
         Decimal("3.5"), description="Cap on ε, at DELTA, of all MAU releases of one month."
     )
-    RELEASE_POLICY: Literal["on_demand"] = Field(
-        "on_demand", description="How numbers are paid for: on_demand charges each one."
+    RELEASE_POLICY: Literal["plan", "on_demand"] = Field(
+        "plan",
+        description="How numbers are paid for: plan charges a month once, on_demand each one.",
+    )
+    PLAN_EPSILON: Epsilon = Field(
+        Decimal("3.0"), description="ε of a month plan, at PLAN_DELTA: all its numbers together."
+    )
+    PLAN_DELTA: Delta = Field(Decimal("1e-6"), le=Decimal("1e-3"), description="δ of a month plan.")
+    PLAN_SEGMENTS: Annotated[
+        tuple[str, ...], BeforeValidator(_split), AfterValidator(_one_dimension)
+    ] = Field(
+        (),
+        description="Values of one declared dimension that a month plan publishes beside the "
+        "total, as dimension=value, comma-separated.",
     )
     MAU_WINDOW_DAYS: int = Field(30, ge=1, le=64, description="Days of the MAU window.")
     TIMEZONE: Annotated[str, AfterValidator(_known_zone)] = Field(
@@ -154,6 +177,11 @@ class Settings(BaseSettings):
     SERVICE_HOST: str | None = Field(
         None, description="URL of a service that commands speak to instead of opening DATA_DIR."
     )
+    EXPERIMENT_ID: str = Field(
+        "default",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="Folder of an experiment's results and plots under DATA_DIR.",
+    )
     DEFAULT_SEED: int = Field(20260101, ge=0, description="Seed of synthetic data; never of noise.")
 
     @model_validator(mode="after")
@@ -164,6 +192,14 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"RETENTION_DAYS: expected {least} or more, found {self.RETENTION_DAYS}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _segments_are_declared(self) -> Self:
+        """A plan counts segments of a dimension that events carry."""
+        for text in self.PLAN_SEGMENTS:
+            if Segment.parse(text).dimension not in self.DIMENSIONS:
+                raise ValueError(f"PLAN_SEGMENTS: expected a dimension of DIMENSIONS, found {text}")
         return self
 
     @classmethod

@@ -19,7 +19,7 @@ import dpdau.client
 from dpdau.app import App, Verbs
 from dpdau.cli.root import run
 from dpdau.client import Client
-from dpdau.domain import Metric, Segment
+from dpdau.domain import Metric, Segment, SeriesView, month_of
 from dpdau.errors import DpdauError, error_class, outcome
 from dpdau.ingest.event import decode_objects
 from in_process import captured_logs, transport
@@ -30,6 +30,7 @@ IOS = Segment("platform", "ios")
 BEFORE = DAY - dt.timedelta(days=1)
 OPEN_DAY = NOW.date()
 SETTINGS = {"DIMENSIONS": "platform", "DAU_BUDGET_TOTAL": 0.6}
+MONTH = month_of(DAY)
 RANDOM_FIELDS = {"release_id", "erasure_id"}
 RANGE = ["--from", BEFORE.isoformat(), "--to", DAY.isoformat()]
 EVENTS = [
@@ -140,6 +141,34 @@ QUESTIONS = {
     "budget of nothing": Question(
         lambda verbs: verbs.budget("yau").to_json(), ["budget", "yau"], "invalid_plan"
     ),
+    "price of a month": Question(
+        lambda verbs: verbs.price_month(MONTH).to_json(), ["plan", "price", MONTH]
+    ),
+    "a month that is not open": Question(
+        lambda verbs: verbs.month(MONTH).to_json(), ["plan", "show", MONTH], "not_found"
+    ),
+    "a month is opened": Question(
+        lambda verbs: verbs.open_month(MONTH).to_json(), ["plan", "open", MONTH]
+    ),
+    "a month that is open": Question(
+        lambda verbs: verbs.month(MONTH).to_json(), ["plan", "show", MONTH]
+    ),
+    "no month": Question(
+        lambda verbs: verbs.price_month("march").to_json(),
+        ["plan", "price", "march"],
+        "invalid_plan",
+    ),
+    "budget of the plan": Question(
+        lambda verbs: verbs.budget("plan", DAY).to_json(),
+        ["budget", "plan", *days(day=DAY)],
+    ),
+    "series as a view": Question(
+        lambda verbs: [
+            one.to_json()
+            for one in verbs.series([Metric.DAU], BEFORE, DAY, view=SeriesView.CONSISTENT)
+        ],
+        ["series", "--metrics", "dau", "--view", "consistent", *RANGE],
+    ),
     "erase": Question(lambda verbs: verbs.erase("u2").to_json(), ["erase", "u2"]),
     "erase again": Question(lambda verbs: verbs.erase("u2").to_json(), ["erase", "u2"]),
     "erase nobody": Question(
@@ -203,7 +232,7 @@ def through_commands(root: Path, capsys: pytest.CaptureFixture[str], options: li
     results = {}
     for name, command in commands.items():
         capsys.readouterr()
-        exit_code = run([*command[:1], *options, "--json", *command[1:]])
+        exit_code = run([*command, *options, "--json"])
         shown = capsys.readouterr()
         if exit_code == 0:
             results[name] = without_random(json.loads(shown.out))

@@ -29,8 +29,8 @@ DOORS = {
     "Event": {"ingest/batch.py"},
     "EventBatch": {"ingest/batch.py"},
     "BoundedCount": {"aggregates.py"},
-    "Charge": {"plan.py"},
-    "Release": {"release.py"},
+    "Charge": {"plan/single.py", "plan/months.py"},
+    "Release": {"release/on_demand.py", "release/months.py"},
 }
 
 
@@ -99,7 +99,7 @@ def test_doors_are_opened_in_one_room(noun: str) -> None:
     makers = set()
     for path in modules():
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) != "threading.Event":
                 name = node.func.attr if isinstance(node.func, ast.Attribute) else None
                 name = node.func.id if isinstance(node.func, ast.Name) else name
                 if name == noun:

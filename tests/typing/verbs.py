@@ -9,10 +9,12 @@ import datetime as dt
 from dpdau.app import App, Verbs
 from dpdau.client import Client
 from dpdau.domain import Answer, BoundedCount, Metric, Release
-from dpdau.mechanisms.base import Mechanism
+from dpdau.mechanisms.base import HorizonMechanism, Mechanism
 from dpdau.mechanisms.gaussian import DiscreteGaussian
 from dpdau.mechanisms.laplace import DiscreteLaplace
+from dpdau.mechanisms.matrix.lattice import LatticeMechanism, LatticeState
 from dpdau.mechanisms.sampling import NoiseSource, OpenDPNoise
+from dpdau.mechanisms.tree import TreeMechanism
 
 DAY = dt.date(2026, 1, 1)
 
@@ -27,6 +29,13 @@ def mechanisms_are_mechanisms(
 ) -> list[Mechanism]:  # type: ignore[type-arg]
     """Both stand behind one door."""
     return [laplace, gaussian]
+
+
+def horizons_are_horizon_mechanisms(
+    lattice: LatticeMechanism, tree: TreeMechanism
+) -> list[HorizonMechanism[LatticeState]]:
+    """A whole horizon has one door too."""
+    return [lattice, tree]
 
 
 def the_product_has_one_source() -> NoiseSource:

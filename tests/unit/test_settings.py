@@ -8,6 +8,7 @@ import pytest
 
 from dpdau.errors import InvalidSettingError
 from dpdau.settings import Settings, load, rows
+from products import product
 
 
 def test_defaults_are_those_of_the_contract() -> None:
@@ -17,6 +18,11 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert Path("data") == loaded.DATA_DIR
     assert Fraction(3, 10) == loaded.exact("EPSILON_DAU")
     assert Fraction(1, 1_000_000) == loaded.exact("DELTA")
+    assert ("plan", 3, Fraction(1, 1_000_000)) == (
+        loaded.RELEASE_POLICY,
+        loaded.exact("PLAN_EPSILON"),
+        loaded.exact("PLAN_DELTA"),
+    )
     assert (2, 4, 8, 16, 32) == loaded.RDP_ORDERS
     assert loaded.ledger_url.endswith("/data/ledgers/ledger.sqlite")
 
@@ -91,7 +97,7 @@ def test_a_secret_never_stands_in_an_error_or_a_table(monkeypatch: pytest.Monkey
     assert "a-long-and-secret" not in repr(rows(loaded))
 
 
-@pytest.mark.parametrize("name", ["PLAN_EPSILON", "PLAN_DELTA", "W_BOUND", "SKETCH_K"])
+@pytest.mark.parametrize("name", ["W_BOUND", "SKETCH_K"])
 def test_a_privacy_setting_of_later_is_not_accepted_in_silence(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -128,3 +134,33 @@ def test_an_unknown_or_broken_file_is_refused(tmp_path: Path) -> None:
 def test_every_setting_has_a_sentence() -> None:
     """Each row of the table is described."""
     assert [] == [name for name, field in Settings.model_fields.items() if not field.description]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("platform", "dimension=value"),
+        ("platform=ios,country=de", "one dimension"),
+        ("platform=ios,platform=ios", "each once"),
+        ("color=red", "a dimension of DIMENSIONS"),
+    ],
+)
+def test_segments_of_a_plan_are_values_of_one_declared_dimension(
+    monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    """A plan's segments are checked at the start, in one line that names the setting."""
+    monkeypatch.setenv("DIMENSIONS", "platform,country")
+    monkeypatch.setenv("PLAN_SEGMENTS", text)
+
+    with pytest.raises(InvalidSettingError, match=message) as caught:
+        load()
+    assert caught.value.message.startswith("PLAN_SEGMENTS: ")
+
+
+def test_a_plan_needs_a_window_above_a_week(tmp_path: Path) -> None:
+    """The plan's strategy is for nested windows; the start says so."""
+    with (
+        pytest.raises(InvalidSettingError, match="MAU_WINDOW_DAYS"),
+        product(tmp_path, RELEASE_POLICY="plan", MAU_WINDOW_DAYS=7),
+    ):
+        pass

@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 from dpdau import __version__
 from dpdau.api.auth import requires
 from dpdau.api.problems import PROBLEM_MEDIA_TYPE
-from dpdau.api.schemas import EventEnvelope, EventShape, PlanRequest, ProblemShape
+from dpdau.api.schemas import EventEnvelope, EventShape, MonthRequest, PlanRequest, ProblemShape
 from dpdau.domain import Scope
 
 REFUSALS: Final = {
@@ -29,7 +29,7 @@ REFUSALS: Final = {
     503: "A part that is needed cannot be reached or written; with Retry-After.",
 }
 BODY_STATUSES: Final = (408, 413, 415, 422)
-_HAND_READ: Final = (EventEnvelope, EventShape, PlanRequest, ProblemShape)
+_HAND_READ: Final = (EventEnvelope, EventShape, MonthRequest, PlanRequest, ProblemShape)
 _REF: Final = "#/components/schemas/{model}"
 _SUMMARY: Final = "Differentially private daily, weekly and monthly active-user counts."
 _DESCRIPTION: Final = (

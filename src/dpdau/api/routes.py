@@ -10,12 +10,13 @@ import datetime as dt
 import io
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import unquote_to_bytes, urlencode
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
+from pydantic_core import from_json
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
@@ -30,6 +31,9 @@ from dpdau.api.schemas import (
     BudgetShape,
     Day,
     IngestShape,
+    MonthQuoteShape,
+    MonthRequest,
+    MonthStatusShape,
     PageQuery,
     PlanPageShape,
     PlanRequest,
@@ -94,6 +98,7 @@ async def plan_body(request: Request) -> bytes:
     return await reader(request).read(request)
 
 
+BudgetName = Literal["dau", "wau", "mau", "plan"]
 Product = Annotated[App, Depends(product)]
 Reader = Annotated[BodyReader, Depends(reader)]
 BatchId = Annotated[
@@ -260,7 +265,11 @@ _SERIES_OPTIONS: Final = guarded(Scope.READ, 422)
 def get_series(request: Request, query: Annotated[SeriesQuery, Query()], app: Product) -> Response:
     """Released numbers in day order, for charts."""
     answers = app.series(
-        _metrics(query.metrics), query.first, query.last, segment=_segment(app, query.segment)
+        _metrics(query.metrics),
+        query.first,
+        query.last,
+        segment=_segment(app, query.segment),
+        view=query.view,
     )
     rows = [_shown(request, answer) for answer in answers]
     if query.format == "csv":
@@ -271,10 +280,12 @@ def get_series(request: Request, query: Annotated[SeriesQuery, Query()], app: Pr
 @router.get(
     "/budget/{metric}",
     response_model=BudgetShape,
-    summary="The budget of a metric for the month of a day (today).",
+    summary="The budget of a metric, or of the month plan, for the month of a day (today).",
     **guarded(Scope.READ, 422),
 )
-def get_budget(metric: Metric, query: Annotated[BudgetQuery, Query()], app: Product) -> Response:
+def get_budget(
+    metric: BudgetName, query: Annotated[BudgetQuery, Query()], app: Product
+) -> Response:
     """What the month's budget holds and what was spent."""
     return JSONResponse(app.budget(metric, query.day).to_json())
 
@@ -310,16 +321,18 @@ _PLAN_OPTIONS: Final = guarded(
     Scope.RELEASE,
     *BODY_STATUSES,
     *_RELEASE_STATUSES,
-    requestBody=body_of({"application/json": ref("PlanRequest")}),
+    requestBody=body_of({"application/json": {"anyOf": [ref("MonthRequest"), ref("PlanRequest")]}}),
 )
-_PRICED_RESPONSE: Final = {200: {"description": "The price, with `dry_run`.", "model": QuoteShape}}
+_PRICED_RESPONSE: Final = {
+    200: {"description": "The price, with `dry_run`.", "model": MonthQuoteShape | QuoteShape}
+}
 
 
 @router.post(
     "/plans",
     status_code=201,
-    response_model=AnswerShape,
-    summary="Take a release as a plan with one step; with dry_run, price it and charge nothing.",
+    response_model=MonthStatusShape | AnswerShape,
+    summary="Open the plan of a month, or take one release; with dry_run, price it.",
     **{**_PLAN_OPTIONS, "responses": {**_PRICED_RESPONSE, **_PLAN_OPTIONS["responses"]}},
 )
 def post_plan(
@@ -328,14 +341,29 @@ def post_plan(
     query: Annotated[PlansQuery, Query()],
     app: Product,
 ) -> Response:
-    """Error bars and cost before buying; the number and its charge after."""
+    """Error bars and cost before buying; the open plan, or the number and its charge, after."""
     asked = _plan_request(body)
+    if isinstance(asked, MonthRequest):
+        if query.dry_run:
+            return JSONResponse(app.price_month(asked.month).to_json())
+        return JSONResponse(app.open_month(asked.month).to_json(), status_code=201)
     segment = _segment(app, asked.segment)
     if query.dry_run:
         quote = app.price(asked.metric, asked.day, window_days=asked.window, segment=segment)
         return JSONResponse(quote.to_json())
     answer = app.release(asked.metric, asked.day, window_days=asked.window, segment=segment)
     return JSONResponse(_shown(request, answer), status_code=201)
+
+
+@router.get(
+    "/plans/{month}",
+    response_model=MonthStatusShape,
+    summary="The open plan of a month, and how far it has come.",
+    **guarded(Scope.READ, 404, 422),
+)
+def get_month(month: str, app: Product) -> Response:
+    """The state of a month plan."""
+    return JSONResponse(app.month(month).to_json())
 
 
 @router.get("/version", response_model=VersionShape, summary="The version.", **guarded(None))
@@ -396,17 +424,22 @@ def _metrics(text: str) -> list[Metric]:
         raise InvalidPlanError(f"Expected metrics of {', '.join(Metric)}.") from None
 
 
-def _plan_request(body: bytes) -> PlanRequest:
-    """Reads the body of `POST /plans`.
+def _plan_request(body: bytes) -> PlanRequest | MonthRequest:
+    """Reads the body of `POST /plans`: a month plan where it names a month.
 
     Raises:
         InvalidPlanError: It is not of the shape; names the fields and not their values.
     """
     try:
-        return PlanRequest.model_validate_json(body)
+        found = from_json(body)
+    except ValueError:
+        found = None
+    shape = MonthRequest if isinstance(found, dict) and "month" in found else PlanRequest
+    try:
+        return shape.model_validate_json(body)
     except ValidationError as error:
-        found = question_error(error.errors(include_url=False, include_input=False))
-    raise found
+        refused = question_error(error.errors(include_url=False, include_input=False))
+    raise refused
 
 
 def _exact_user_id(request: Request, user_id: str) -> str:

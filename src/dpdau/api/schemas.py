@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from dpdau.domain import WINDOW_DAYS_MAX, Metric
+from dpdau.domain import WINDOW_DAYS_MAX, Metric, SeriesView
 from dpdau.ingest.batch import REJECTIONS_KEPT_MAX
 
 PAGE_ROWS_MAX = 1000
@@ -108,7 +108,10 @@ class ReleaseShape(_Shape):
     release_id: str = Field(description="Id of the release.")
     plan_id: str = Field(description="Id of the plan that paid for it.")
     step: int = Field(description="Step of the plan, from 0.")
-    status: str = Field(description="`final`: it never changes.")
+    status: str = Field(
+        description="`final`: as released, it never changes. `consistent` or `smoothed`: a view "
+        "of it, which does."
+    )
     version: str = Field(description="Version of dpdau that published it.")
 
 
@@ -159,6 +162,53 @@ class QuoteShape(_Shape):
     noise_stddev: float = Field(description="Standard deviation of the noise, in users.")
     half_width_95: int = Field(description="Half the width of the 95 % interval, in users.")
     affordable: bool = Field(description="Whether the charge fits what is left.")
+    budget: BudgetShape
+
+
+class MonthLineShape(_Shape):
+    """The precision of one metric of one series over a month."""
+
+    metric: Metric
+    window_days: int = Field(description="Days of the window.")
+    segment: str | None = Field(description="`dimension=value`, or null for everyone.")
+    noise_stddev: float = Field(description="Root of the mean variance of the noise, in users.")
+    half_widths_95: list[int] = Field(
+        description="Half the width of the 95 % interval of each day, in users."
+    )
+    smallest_population: int = Field(
+        description="Users from which on every interval is within 5 % of the count."
+    )
+
+
+class MonthQuoteShape(_Shape):
+    """What the plan of a month costs and how precise its numbers are."""
+
+    month: str = Field(description="The calendar month, YYYY-MM.")
+    mechanism: str
+    strategy: str = Field(description="Name of the noise strategy.")
+    epsilon: float = Field(description="ε of all numbers of the month together.")
+    delta: float = Field(description="δ of all numbers of the month together.")
+    affordable: bool = Field(description="Whether the charge is made or fits what is left.")
+    opened: bool = Field(description="Whether the plan is open: then the charge is made.")
+    lines: list[MonthLineShape]
+    budget: BudgetShape
+
+
+class MonthStatusShape(_Shape):
+    """An open month plan and how far it has come."""
+
+    plan_id: str = Field(description="Id of the plan.")
+    month: str = Field(description="The calendar month, YYYY-MM.")
+    timezone: str = Field(description="IANA time zone in which its days begin and end.")
+    days: int = Field(description="Days of the month.")
+    days_taken: int = Field(description="Days whose numbers are published.")
+    segments: list[str] = Field(description="What is published beside the total.")
+    mechanism: str
+    epsilon: float = Field(description="ε of all numbers of the month together.")
+    delta: float = Field(description="δ of all numbers of the month together.")
+    opened_at: dt.datetime = Field(description="When the charge was made, RFC 3339 in UTC.")
+    next_day: dt.date | None = Field(description="The day that comes next; null at the end.")
+    next_closes_at: dt.datetime | None = Field(description="When it may be taken.")
     budget: BudgetShape
 
 
@@ -227,6 +277,16 @@ class PlanRequest(_Shape):
     segment: SegmentText | None = None
 
 
+class MonthRequest(_Shape):
+    """A month plan to price or to open."""
+
+    month: str = Field(
+        description="The calendar month, YYYY-MM.",
+        pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])$",
+        examples=["1997-03"],
+    )
+
+
 class EventShape(BaseModel):
     """One event of the turnstile stream."""
 
@@ -276,6 +336,10 @@ class SeriesQuery(_Query):
     first: Day = Field(alias="from")
     last: Day = Field(alias="to")
     segment: SegmentText | None = None
+    view: SeriesView = Field(
+        SeriesView.RAW,
+        description="raw as released; consistent: 0 <= DAU <= WAU <= MAU; smoothed: by a model.",
+    )
     format: Literal["json", "csv"] = Field("json", description="The form of the answer.")
 
 
@@ -295,4 +359,4 @@ class PageQuery(_Query):
 class PlansQuery(_Query):
     """Price or buy."""
 
-    dry_run: bool = Field(default=False, description="Price the release; charge nothing.")
+    dry_run: bool = Field(default=False, description="Price it; charge nothing.")

@@ -4,7 +4,8 @@
 over HTTP, and a front cannot tell which it has.
 """
 
-from dpdau.app.product import App, create
+from dpdau.app.creation import create
+from dpdau.app.product import App
 from dpdau.app.verbs import Verbs
 from dpdau.app.wiring import (
     checked_terms,

@@ -1,19 +1,24 @@
 """`App`: the object graph over one data directory, and the verbs on it."""
 
 import datetime as dt
-import hmac
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpdau import plan as promises
-from dpdau.accounting.budget import Budget, fits
+from dpdau.accounting.budget import Budget
 from dpdau.activity import erasure
 from dpdau.activity.store import ActivityStore
+from dpdau.app.callers import identify
+from dpdau.app.growth import Growth
+from dpdau.app.months import Months
+from dpdau.app.singles import Singles
 from dpdau.app.wiring import (
+    StrategyShelf,
     checked_terms,
     ingest_rules,
     open_keyring,
@@ -31,34 +36,35 @@ from dpdau.domain import (
     Caller,
     Clock,
     ErasureReceipt,
+    GrowthAnswer,
     Metric,
+    MonthQuote,
+    MonthStatus,
     Quote,
     Release,
-    Scope,
     Segment,
+    SeriesView,
     SupportsClose,
+    check_range,
     month_of,
 )
-from dpdau.errors import (
-    BudgetExhaustedError,
-    InvalidPlanError,
-    NotAuthenticatedError,
-)
+from dpdau.errors import InvalidPlanError
 from dpdau.ingest import batch as batches
 from dpdau.ingest.batch import IngestReport
 from dpdau.ingest.columns import DecodedTable
 from dpdau.ingest.event import Decoded, Form, Rules, check_user_id, decode
 from dpdau.ledger.ledger import Ledger
 from dpdau.ledger.statement import Statements
+from dpdau.mechanisms.matrix.covariance import Progress
 from dpdau.mechanisms.sampling import NoiseSource, OpenDPNoise
 from dpdau.plan import Question
 from dpdau.pseudonym import Keyring, Pseudonymizer
-from dpdau.release import Calendar, Releaser
+from dpdau.release import Calendar, MonthReleaser, NoiseDesk, Releaser
 from dpdau.settings import Settings
 from dpdau.telemetry import Metrics
 
 PAGE_MAX: Final = 1000
-SERIES_DAYS_MAX: Final = 3660
+MONTH_DAYS: Final = (28, 29, 30, 31)
 
 
 class App:
@@ -73,7 +79,10 @@ class App:
         keyring: Keyring,
         noise: NoiseSource,
         clock: Clock,
-        held: Sequence[SupportsClose] = (),
+        held: list[SupportsClose],
+        strategies: StrategyShelf,
+        desk: NoiseDesk | None = None,
+        opening: bool = True,
         metrics: Metrics | None = None,
         unsafe_debug: bool = False,
         reported: bool = True,
@@ -86,6 +95,7 @@ class App:
         self._held = held
         self._unsafe_debug = unsafe_debug
         self._purged_on: dt.date | None = None
+        self._opening = opening and settings.RELEASE_POLICY == "plan"
         self._terms = checked_terms(settings)
         self.calendar = Calendar(
             zone=settings.zone,
@@ -93,15 +103,35 @@ class App:
             clock=clock,
             retention_days=settings.RETENTION_DAYS,
         )
-        self._releaser = Releaser(
-            store=store,
-            ledger=ledger,
-            noise=noise,
-            terms=self._terms,
-            calendar=self.calendar,
-            sketch_impl=sketch_impl(settings),
-        )
         self._statements = Statements(ledger, report_terms(settings), reported=reported)
+        self._strategies = strategies
+        self._singles = Singles(
+            Releaser(
+                store=store,
+                ledger=ledger,
+                noise=noise,
+                terms=self._terms,
+                calendar=self.calendar,
+                sketch_impl=sketch_impl(settings),
+            ),
+            ledger,
+            self._statements,
+        )
+        self._growth = Growth(self._singles, settings.TIMEZONE, metrics)
+        self._months = Months(
+            MonthReleaser(
+                store=store,
+                ledger=ledger,
+                desk=desk or NoiseDesk(noise),
+                terms=self._terms,
+                calendar=self.calendar,
+                strategies=strategies,
+                segments=tuple(Segment.parse(text) for text in settings.PLAN_SEGMENTS),
+                sketch_impl=sketch_impl(settings),
+            ),
+            ledger,
+            self._statements,
+        )
 
     @classmethod
     def open(
@@ -110,6 +140,9 @@ class App:
         *,
         clock: Clock = system_clock,
         noise: NoiseSource | None = None,
+        desk: NoiseDesk | None = None,
+        progress: Progress | None = None,
+        opening: bool = True,
         serve_at: str | None = None,
         read_only: bool = False,
         metrics: Metrics | None = None,
@@ -122,6 +155,9 @@ class App:
             settings: The loaded settings.
             clock: What time it is.
             noise: The noise source; the operating system's by default.
+            desk: Who draws the noise of month plans; one over `noise` by default.
+            progress: Hears of a strategy that is being solved.
+            opening: Whether `take_due` opens the plan of a new month; a demo of old data has none.
             serve_at: The URL of the service that will own the directory; None for a command.
             read_only: Only reads the activity store, beside whoever writes, and takes no hold; the
                 ledger takes writers from any process.
@@ -154,6 +190,11 @@ class App:
                 noise=noise or OpenDPNoise(),
                 clock=clock,
                 held=held,
+                strategies=StrategyShelf(
+                    folder.strategies, solving=serve_at is None, progress=progress
+                ),
+                desk=desk,
+                opening=opening,
                 metrics=metrics,
                 unsafe_debug=unsafe_debug,
                 reported=reported,
@@ -192,20 +233,9 @@ class App:
     ) -> Quote:
         """See `Verbs.price`."""
         asked = self._question(metric, day, window_days, segment)
-        plan = promises.on_demand(asked, edition=0, terms=self._terms)
-        state = self.ledger.budget_state(plan.budget)
-        return Quote(
-            metric=metric,
-            window=asked.window,
-            segment=segment,
-            mechanism=plan.mechanism.name,
-            epsilon=float(plan.mechanism.epsilon),
-            delta=float(plan.mechanism.delta),
-            noise_stddev=plan.mechanism.noise_stddev,
-            half_width_95=plan.mechanism.half_width(),
-            affordable=fits(state.budget, state.spent, plan.charge.dp_event),
-            budget=self._statements.block(plan.budget),
-        )
+        if self._is_planned(asked):
+            return self._months.quote(asked)
+        return self._singles.quote(asked)
 
     def release(
         self,
@@ -218,23 +248,25 @@ class App:
     ) -> Answer:
         """See `Verbs.release`."""
         asked = self._question(metric, day, window_days, segment)
-        try:
-            release, replayed = self._releaser.release(asked, fresh=fresh)
-        except BudgetExhaustedError:
-            raise self._exhausted(asked) from None
+        if not fresh and self._is_planned(asked):
+            release, replayed = self._months.answer(asked)
+        else:
+            release, replayed = self._singles.answer(asked, fresh=fresh)
         block = self._statements.block(self._budget_of(release))
         if self.metrics is not None:
-            self.metrics.releases.labels(metric.value, str(replayed).lower()).inc()
-            self.metrics.budget_spent.labels(metric.value, block.period).set(
-                block.epsilon_spent / block.epsilon_cap
-            )
+            self.metrics.released(metric, block, replayed=replayed)
         exact = None
         if self._unsafe_debug:
-            table = self.exact(
-                {metric: asked.window.days}, day, day, segment=segment, reason="unsafe-debug"
-            )
+            windows = {metric: asked.window.days}
+            table = self.exact(windows, day, day, segment=segment, reason="unsafe-debug")
             exact = int(table[metric][0])
         return Answer(release, replayed=replayed, budget=block, exact_value=exact)
+
+    def growth(
+        self, day: dt.date, *, window_days: int | None = None, fresh: bool = False
+    ) -> GrowthAnswer:
+        """See `Verbs.growth`."""
+        return self._growth.answer(day, window_days, fresh=fresh)
 
     def series(
         self,
@@ -243,23 +275,53 @@ class App:
         last: dt.date,
         *,
         segment: Segment | None = None,
+        view: SeriesView = SeriesView.RAW,
     ) -> list[Answer]:
         """See `Verbs.series`."""
-        self.check_range(first, last)
+        check_range(first, last)
         blocks: dict[str, BudgetBlock] = {}
         answers = []
-        for release in self.ledger.series(metrics, first, last, segment):
+        for release in self._months.series(metrics, first, last, segment, view):
             budget = self._budget_of(release)
             if budget.budget_id not in blocks:
                 blocks[budget.budget_id] = self._statements.block(budget)
             answers.append(Answer(release, replayed=True, budget=blocks[budget.budget_id]))
         return answers
 
+    def price_month(self, month: str) -> MonthQuote:
+        """See `Verbs.price_month`."""
+        return self._months.price(month)
+
+    def open_month(self, month: str) -> MonthStatus:
+        """See `Verbs.open_month`."""
+        return self._months.open(month)
+
+    def month(self, month: str) -> MonthStatus:
+        """See `Verbs.month`."""
+        return self._months.status(month)
+
+    def take_due(self) -> int:
+        """Takes every day that has closed, of every open plan, and drops what is not kept.
+
+        Under `RELEASE_POLICY=plan` the plan of the newest closed day is opened first, whatever is
+        in the store: whether a charge is made must not depend on who was active.
+
+        Returns:
+            How many numbers were released.
+        """
+        released = self._months.take_due(opening=self._opening)
+        self._purge_if_due()
+        return released
+
+    def next_due(self) -> dt.datetime:
+        """When the next day closes."""
+        newest = self.calendar.last_closed_day()
+        return self.calendar.closes_at(newest + dt.timedelta(days=1))
+
     def budget(self, metric: str, day: dt.date | None = None) -> BudgetBlock:
         """See `Verbs.budget`."""
-        return self._statements.block(
-            promises.budget(_metric(metric), month_of(day or self.calendar.today()), self._terms)
-        )
+        period = month_of(day or self.calendar.today())
+        return self._statements.block(promises.budget(_budget_name(metric), period, self._terms))
 
     def erase(self, user_id: str) -> ErasureReceipt:
         """See `Verbs.erase`."""
@@ -290,7 +352,7 @@ class App:
         Returns:
             metric → (days,) int64.
         """
-        self.check_range(first, last)
+        check_range(first, last)
         self.ledger.audit_event(
             "operator",
             "exact_read",
@@ -325,20 +387,17 @@ class App:
         Raises:
             NotAuthenticatedError: No key, or one that is unknown, expired or revoked.
         """
-        bootstrap = self.settings.SERVICE_API_KEY
-        if text and bootstrap is not None:
-            expected = bootstrap.get_secret_value().encode()
-            if hmac.compare_digest(text.encode(), expected):
-                return Caller("bootstrap", frozenset(Scope))
-        known = self.ledger.keys.authenticate(text, self.calendar.clock()) if text else None
-        if known is None:
-            raise NotAuthenticatedError("Expected a valid API key in X-API-Key.")
-        return Caller(known.label, known.scopes)
+        return identify(
+            text,
+            bootstrap=self.settings.SERVICE_API_KEY,
+            keys=self.ledger.keys,
+            now=self.calendar.clock(),
+        )
 
     def grant(self, metric: str, day: dt.date, *, reason: str) -> BudgetBlock:
         """Grants the month of a day one more allowance; what was spent stays visible."""
         period = month_of(day)
-        self.ledger.grant(_metric(metric).value, period, actor="operator", reason=reason)
+        self.ledger.grant(_budget_name(metric), period, actor="operator", reason=reason)
         return self.budget(metric, day)
 
     def key_age_days(self) -> int:
@@ -353,8 +412,9 @@ class App:
             asked = self._question(metric, today, None, None)
             plan = promises.on_demand(asked, edition=0, terms=self._terms)
             self._statements.report([plan.charge.dp_event], self.settings.exact("DELTA"))
-        self._releaser.noise.discrete_laplace(1.0, 1)
-        self._releaser.noise.discrete_gaussian(1.0, 1)
+        self._singles.warm_up()
+        for days in MONTH_DAYS:
+            replace(self._strategies, solving=True)(days, self._terms.mau_window_days)
 
     def check_ready(self) -> None:
         """Proves that the store and the ledger can write now.
@@ -364,6 +424,10 @@ class App:
         """
         self._store.check_writable()
         self.ledger.check_writable()
+
+    def attach(self, one: SupportsClose) -> None:
+        """Has something closed with the app, before everything that the app holds."""
+        self._held.append(one)
 
     def close(self) -> None:
         """Gives everything back; may be called twice."""
@@ -395,60 +459,28 @@ class App:
             terms=self._terms,
         )
 
-    def _exhausted(self, asked: Question) -> BudgetExhaustedError:
-        """The refusal in words: what it would cost, what is left, and what can be done."""
-        plan = promises.on_demand(asked, edition=0, terms=self._terms)
-        block = self._statements.block(plan.budget)
-        return BudgetExhaustedError(
-            f"Expected room for ε {float(plan.mechanism.epsilon):g} in the {block.metric} budget "
-            f"of {block.period}, found {block.release_count} releases that leave "
-            f"{block.epsilon_remaining:.4g} of ε {block.epsilon_cap:g}. What is released stays "
-            "free to read; another month has its own budget; `dpdau reset-budget` grants more and "
-            "weakens the guarantee.",
-            budget=block.to_json(),
-        )
+    def _is_planned(self, asked: Question) -> bool:
+        """Whether the policy has the month's plan answer."""
+        return self.settings.RELEASE_POLICY == "plan" and self._months.covers(asked)
 
     def _budget_of(self, release: Release) -> Budget:
-        return promises.budget(release.metric, month_of(release.window.end), self._terms)
-
-    def check_range(self, first: dt.date, last: dt.date) -> None:
-        """Refuses a range that is empty or too long.
-
-        Raises:
-            InvalidPlanError: It is.
-        """
-        if not 0 <= (last - first).days < SERIES_DAYS_MAX:
-            raise InvalidPlanError(
-                f"Expected from <= to and at most {SERIES_DAYS_MAX} days, "
-                f"found {first.isoformat()}..{last.isoformat()}."
-            )
+        period = month_of(release.window.end)
+        planned = release.plan_id == promises.month_plan_id(period)
+        return promises.budget(promises.PLAN if planned else release.metric, period, self._terms)
 
     def _purge_if_due(self) -> None:
-        """Once a day, drops what is older than `RETENTION_DAYS`."""
+        """Once a day, drops what is older than `RETENTION_DAYS` and what no open plan counts."""
         keep, today = self.settings.RETENTION_DAYS, self.calendar.today()
         if keep is not None and self._purged_on != today:
             self._store.purge_before(today - dt.timedelta(days=keep))
             self._purged_on = today
 
 
-def create(settings: Settings, *, encrypt_store: bool, clock: Clock = system_clock) -> None:
-    """Makes the data directory with its keyring, store and ledger; keeps what is there.
-
-    Raises:
-        InvalidSettingError: The store is there without encryption and `encrypt_store` asks for it.
-        DataDirInUseError: A service owns the directory.
-    """
-    folder = DataDir(settings.DATA_DIR).create()
-    open_keyring(folder, secret_of(settings), clock=clock, encrypt_store=encrypt_store)
-    App.open(settings, clock=clock).close()
-
-
-def _metric(name: str) -> Metric:
-    try:
-        return Metric(name)
-    except ValueError:
-        known = ", ".join(Metric)
-        raise InvalidPlanError(f"Expected a metric of {known}, found another word.") from None
+def _budget_name(name: str) -> str:
+    known = (*(metric.value for metric in Metric), promises.PLAN)
+    if name not in known:
+        raise InvalidPlanError(f"Expected a budget of {', '.join(known)}, found another word.")
+    return name
 
 
 def _close_all(held: Sequence[SupportsClose]) -> None:

@@ -11,9 +11,13 @@ from dpdau.domain import (
     Answer,
     BudgetBlock,
     ErasureReceipt,
+    GrowthAnswer,
     Metric,
+    MonthQuote,
+    MonthStatus,
     Quote,
     Segment,
+    SeriesView,
 )
 from dpdau.ingest.batch import IngestReport
 from dpdau.ingest.columns import DecodedTable
@@ -53,6 +57,12 @@ class Verbs(Protocol):
     ) -> Answer:
         """One published number: the stored one, or a new one with its charge."""
 
+    def growth(
+        self, day: dt.date, *, window_days: int | None = None, fresh: bool = False
+    ) -> GrowthAnswer:
+        """Who is new, retained, resurrected and churned between the window that ends on a day and
+        the one before it: the stored numbers, or new ones with their one charge."""
+
     def series(
         self,
         metrics: Sequence[Metric],
@@ -60,11 +70,21 @@ class Verbs(Protocol):
         last: dt.date,
         *,
         segment: Segment | None = None,
+        view: SeriesView = SeriesView.RAW,
     ) -> list[Answer]:
         """What is released already, each window by itself, in day order; never spends."""
 
+    def price_month(self, month: str) -> MonthQuote:
+        """What the plan of a month costs and how precise its numbers are; charges nothing."""
+
+    def open_month(self, month: str) -> MonthStatus:
+        """Opens the plan of a month: one charge for all its numbers; does nothing if it is open."""
+
+    def month(self, month: str) -> MonthStatus:
+        """The open plan of a month, and how far it has come."""
+
     def budget(self, metric: str, day: dt.date | None = None) -> BudgetBlock:
-        """The state of a metric's budget for the month of a day (today)."""
+        """The state of the budget of a metric, or of `plan`, for the month of a day (today)."""
 
     def erase(self, user_id: str) -> ErasureReceipt:
         """Takes out everything of one user, under every live key."""

@@ -1,6 +1,7 @@
 """Settings turned into what the rooms take: terms, rules, secrets, stores; and the clock."""
 
 import datetime as dt
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -9,14 +10,12 @@ from dpdau.activity.embedded import EmbeddedStore
 from dpdau.activity.store import ActivityStore
 from dpdau.activity.upkeep import StoreLimits
 from dpdau.datadir import DataDir
-from dpdau.domain import (
-    Clock,
-    Metric,
-)
+from dpdau.domain import WAU_WINDOW_DAYS, Clock, Metric
 from dpdau.errors import (
     InvalidPlanError,
     InvalidSettingError,
     LedgerCorruptError,
+    ReleaseNotReadyError,
     SecretMismatchError,
     UnsupportedMechanismError,
 )
@@ -26,6 +25,9 @@ from dpdau.ledger.audit import AuditReport
 from dpdau.ledger.engine import ledger_path
 from dpdau.ledger.ledger import Ledger
 from dpdau.ledger.statement import ReportTerms
+from dpdau.mechanisms.matrix import strategies
+from dpdau.mechanisms.matrix.covariance import Progress
+from dpdau.mechanisms.matrix.strategies import CertifiedStrategy, month_key
 from dpdau.plan import PrivacyTerms
 from dpdau.pseudonym import Keyring, parse_secret
 from dpdau.settings import Settings
@@ -53,6 +55,8 @@ def terms(settings: Settings) -> PrivacyTerms:
             Metric.MAU: settings.exact("MAU_BUDGET_TOTAL"),
         },
         delta=settings.exact("DELTA"),
+        plan_epsilon=settings.exact("PLAN_EPSILON"),
+        plan_delta=settings.exact("PLAN_DELTA"),
         mau_window_days=settings.MAU_WINDOW_DAYS,
     )
 
@@ -64,6 +68,11 @@ def checked_terms(settings: Settings) -> PrivacyTerms:
         InvalidSettingError: One line that names the settings that do not go together.
     """
     found = terms(settings)
+    if settings.RELEASE_POLICY == "plan" and settings.MAU_WINDOW_DAYS <= WAU_WINDOW_DAYS:
+        raise InvalidSettingError(
+            f"MAU_WINDOW_DAYS: expected more than {WAU_WINDOW_DAYS} with RELEASE_POLICY=plan, "
+            f"found {settings.MAU_WINDOW_DAYS}."
+        )
     for metric in Metric:
         try:
             asked = promises.question(
@@ -77,6 +86,34 @@ def checked_terms(settings: Settings) -> PrivacyTerms:
                 f"EPSILON_{name}, {name}_BUDGET_TOTAL or DELTA is out of range: {error.message}"
             ) from None
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyShelf:
+    """The noise strategies of month plans: shipped, or solved here once and kept.
+
+    Solving takes a minute, so a service does it on a thread of its own; whoever asks before that
+    is told to ask again.
+    """
+
+    folder: Path
+    solving: bool = False
+    progress: Progress | None = None
+
+    def __call__(self, days: int, mau_window_days: int) -> CertifiedStrategy:
+        """The strategy for a month of `days` days.
+
+        Raises:
+            ReleaseNotReadyError: It is not solved yet, and `solving` is off.
+            InvalidPlanError: There is none for such a window.
+        """
+        key = month_key(days, mau_window_days)
+        if not (self.solving or strategies.is_solved(key, self.folder)):
+            raise ReleaseNotReadyError(
+                f"Expected a solved strategy for {days} days and a MAU window of "
+                f"{mau_window_days}, found none yet; `dpdau plan price` solves it."
+            )
+        return strategies.obtain(key, self.folder, progress=self.progress)
 
 
 def report_terms(settings: Settings) -> ReportTerms:

@@ -21,8 +21,7 @@ from dpdau.cli.session import (
     settings,
     verbs,
 )
-from dpdau.domain import Metric, parse_day
-from dpdau.errors import InvalidPlanError
+from dpdau.domain import Metric, SeriesView, check_range, month_days, parse_day
 
 FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Buy a new release although one is stored.")
@@ -116,6 +115,9 @@ def series(
     last: ToOption,
     metrics: MetricsOption = "dau,wau,mau",
     segment: SegmentOption = None,
+    view: Annotated[
+        SeriesView, typer.Option("--view", help="As released, or a view of it; neither spends.")
+    ] = SeriesView.RAW,
     as_json: JsonOption = False,
     url: UrlOption = None,
     api_key: ApiKeyOption = None,
@@ -127,6 +129,7 @@ def series(
             parse_day(first),
             parse_day(last),
             segment=parse_segment(segment),
+            view=view,
         )
     if as_json:
         print_json([one.to_json() for one in answers])
@@ -140,7 +143,7 @@ def series(
 
 
 def budget(
-    metric: Annotated[str, typer.Argument(help="dau, wau or mau; `all` shows each.")],
+    metric: Annotated[str, typer.Argument(help="dau, wau, mau or plan; `all` shows each.")],
     day: Annotated[
         str | None, typer.Option("--day", help="A day of the month; today unless given.")
     ] = None,
@@ -153,7 +156,7 @@ def budget(
 ) -> None:
     """Show what a month's budget holds and what was spent."""
     when = None if day is None else parse_day(day)
-    names = [one.value for one in Metric] if metric == "all" else [metric]
+    names = ["plan", *(one.value for one in Metric)] if metric == "all" else [metric]
     with verbs(url, api_key) as product:
         blocks = [product.budget(name, when) for name in names]
     bodies = [block.to_json() for block in blocks]
@@ -168,13 +171,13 @@ def budget(
 
 
 def reset_budget(
-    metric: Annotated[str, typer.Argument(help="dau, wau or mau.")],
+    metric: Annotated[str, typer.Argument(help="dau, wau, mau or plan.")],
     month: Annotated[str, typer.Argument(help="The month, YYYY-MM.", metavar="YYYY-MM")],
     reason: Annotated[str, typer.Option("--reason", help="Why; kept in the ledger.")],
     as_json: JsonOption = False,
 ) -> None:
     """Grant a month one more allowance. Spending is never erased: the total stays visible."""
-    when = _parse_month(month)
+    when = month_days(month)[0]
     with local_app(read_only=True) as app:
         block = app.grant(metric, when, reason=reason)
     if as_json:
@@ -205,7 +208,7 @@ def exact(
     asked = {metric: windows[metric] for metric in parse_metrics(metrics)}
     start = parse_day(first)
     with local_app(read_only=True) as app:
-        app.check_range(start, parse_day(last))
+        check_range(start, parse_day(last))
         ERR.print("Warning: exact counts are private; do not publish them. This read is recorded.")
         table = app.exact(asked, start, parse_day(last), segment=named, reason="command line")
     rows = [
@@ -257,14 +260,6 @@ def _release(
         f"{how}; {answer.budget.epsilon_remaining:.4g} of ε {answer.budget.epsilon_cap:g} left in "
         f"{answer.budget.period}; id {answer.release.release_id}"
     )
-
-
-def _parse_month(text: str) -> dt.date:
-    """The first day of a month written YYYY-MM."""
-    try:
-        return parse_day(f"{text}-01")
-    except InvalidPlanError:
-        raise InvalidPlanError("Expected a month as YYYY-MM, found something else.") from None
 
 
 def _show_quote(body: dict[str, object], as_json: bool) -> None:

@@ -18,9 +18,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from dpdau.domain import Answer, BudgetBlock
+from dpdau.domain import RELATIVE_ERROR
 
+if TYPE_CHECKING:
+    from dpdau.domain import Answer, BudgetBlock, MonthQuote
+
+_TICKS: Final = "▁▂▃▄▅▆▇█"
 PIPE_COLUMNS: Final = 160
 """How wide a table may be where nobody's terminal says."""
 
@@ -104,6 +107,56 @@ def budget_table(blocks: "Sequence[BudgetBlock]") -> Table:
             ),
         )
     return table
+
+
+def month_table(quote: "MonthQuote") -> Table:
+    """A month plan as rows: the precision of each metric, and whom it is precise enough for."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    segmented = any(line.segment for line in quote.lines)
+    for name, justify in [
+        ("metric", "left"),
+        ("days", "right"),
+        ("segment", "left"),
+        ("noise sd", "right"),
+        ("95 % half-width, least", "right"),
+        ("most", "right"),
+        ("by day", "left"),
+        (f"users for ± {RELATIVE_ERROR:.0%}", "right"),
+    ]:
+        if name != "segment" or segmented:
+            table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for line in quote.lines:
+        widths = line.half_widths_95
+        cells = [line.metric.value, str(line.window_days)]
+        if segmented:
+            cells.append("everyone" if line.segment is None else str(line.segment))
+        cells += [
+            f"{line.noise_stddev:.2f}",
+            f"± {min(widths)}",
+            f"± {max(widths)}",
+            "".join(_TICKS[(len(_TICKS) - 1) * width // max(widths)] for width in widths),
+            f"{line.smallest_population:,}",
+        ]
+        table.add_row(*cells)
+    return table
+
+
+@contextmanager
+def solving_progress() -> Iterator["Callable[[int, float, float], None]"]:
+    """How far a solver is: the error of the noise and the bound that nothing can beat."""
+    columns = (TextColumn("{task.description}"), TextColumn("{task.fields[told]}"))
+    with Progress(*columns, console=ERR, disable=not ERR.is_terminal, transient=True) as progress:
+        task = progress.add_task("", total=None, told="")
+
+        def told(updates: int, error: float, bound: float) -> None:
+            progress.update(
+                task,
+                description="Solving for the least noise:",
+                told=f"{updates:,} updates, error {error:.4f}, bound {bound:.4f}, "
+                f"{progress.tasks[0].elapsed or 0:.0f} s",
+            )
+
+        yield told
 
 
 @contextmanager

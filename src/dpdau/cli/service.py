@@ -58,12 +58,15 @@ def serve(
     from dpdau.api.auth import require_loopback
     from dpdau.api.server import serve as serve_http
     from dpdau.app import App
+    from dpdau.schedule import Schedule
     from dpdau.telemetry import Metrics, configure_logs
 
     require_loopback(host, no_auth=no_auth, unsafe_debug=unsafe_debug)
     loaded = demo_settings(settings().DATA_DIR) if demo else settings()
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    app = App.open(loaded, serve_at=url, metrics=Metrics(), unsafe_debug=unsafe_debug)
+    app = App.open(
+        loaded, serve_at=url, metrics=Metrics(), unsafe_debug=unsafe_debug, opening=not demo
+    )
     with app.closing():
         if not no_auth and loaded.SERVICE_API_KEY is None and not app.ledger.keys.list():
             raise InvalidSettingError(
@@ -78,6 +81,9 @@ def serve(
         _banner(url, loaded, no_auth=no_auth, show_key=demo)
         configure_logs()
         threading.Thread(target=app.warm_up, daemon=True).start()
+        schedule = Schedule(app)
+        app.attach(schedule)
+        schedule.start()
         serve_http(app, host=host, port=port, no_auth=no_auth, unsafe_debug=unsafe_debug)
 
 

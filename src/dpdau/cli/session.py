@@ -13,6 +13,7 @@ from dpdau.errors import DpdauError, InvalidPlanError, outcome
 
 if TYPE_CHECKING:
     from dpdau.app import App, Verbs
+    from dpdau.mechanisms.matrix.covariance import Progress
     from dpdau.settings import Settings
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -42,17 +43,24 @@ def settings(**overrides: Any) -> "Settings":
 
 
 @contextmanager
-def verbs(url: str | None, api_key: str | None, *, reported: bool = True) -> Iterator["Verbs"]:
+def verbs(
+    url: str | None,
+    api_key: str | None,
+    *,
+    reported: bool = True,
+    progress: "Progress | None" = None,
+) -> Iterator["Verbs"]:
     """The verbs: a client where a URL is known, else the data directory opened here.
 
-    With `reported` off, budget blocks come without the figures that nobody will look at.
+    With `reported` off, budget blocks come without the figures that nobody will look at. Progress
+    hears of a noise strategy that has to be solved here.
     """
     from dpdau.client import Client
 
     loaded = settings()
     where = url or loaded.SERVICE_HOST
     if where is None:
-        with local_app(reported=reported) as app:
+        with local_app(reported=reported, progress=progress) as app:
             yield app
         return
     bootstrap = loaded.SERVICE_API_KEY
@@ -62,7 +70,9 @@ def verbs(url: str | None, api_key: str | None, *, reported: bool = True) -> Ite
 
 
 @contextmanager
-def local_app(*, read_only: bool = False, reported: bool = True) -> Iterator["App"]:
+def local_app(
+    *, read_only: bool = False, reported: bool = True, progress: "Progress | None" = None
+) -> Iterator["App"]:
     """The data directory opened in this process, for the length of one command.
 
     With `read_only` the activity store is only read and the directory is not held, so the command
@@ -70,7 +80,8 @@ def local_app(*, read_only: bool = False, reported: bool = True) -> Iterator["Ap
     """
     from dpdau.app import App
 
-    with App.open(settings(), read_only=read_only, reported=reported).closing() as app:
+    opened = App.open(settings(), read_only=read_only, reported=reported, progress=progress)
+    with opened.closing() as app:
         yield app
 
 

@@ -19,9 +19,13 @@ from dpdau.domain import (
     Answer,
     BudgetBlock,
     ErasureReceipt,
+    GrowthAnswer,
     Metric,
+    MonthQuote,
+    MonthStatus,
     Quote,
     Segment,
+    SeriesView,
     Window,
 )
 from dpdau.errors import DpdauError, ServiceUnreachableError, error_class
@@ -146,6 +150,15 @@ class Client:
             params["end"] = day.isoformat()
         return Answer.from_json(self._ask("GET", path, params=params))
 
+    def growth(
+        self, day: dt.date, *, window_days: int | None = None, fresh: bool = False
+    ) -> GrowthAnswer:
+        """See `app.Verbs.growth`."""
+        params = {"end": day.isoformat(), **_query(window=window_days)}
+        if fresh:
+            params["fresh"] = "true"
+        return GrowthAnswer.from_json(self._ask("GET", "/growth", params=params))
+
     def series(
         self,
         metrics: Sequence[Metric],
@@ -153,16 +166,31 @@ class Client:
         last: dt.date,
         *,
         segment: Segment | None = None,
+        view: SeriesView = SeriesView.RAW,
     ) -> list[Answer]:
         """See `app.Verbs.series`."""
         params = {
             "metrics": ",".join(metric.value for metric in metrics),
             "from": first.isoformat(),
             "to": last.isoformat(),
+            "view": view.value,
             **_query(segment=segment),
         }
         body = self._ask("GET", "/series", params=params)
         return [Answer.from_json(one) for one in body["releases"]]
+
+    def price_month(self, month: str) -> MonthQuote:
+        """See `app.Verbs.price_month`."""
+        asked, dry = {"month": month}, {"dry_run": "true"}
+        return MonthQuote.from_json(self._ask("POST", "/plans", params=dry, json=asked))
+
+    def open_month(self, month: str) -> MonthStatus:
+        """See `app.Verbs.open_month`."""
+        return MonthStatus.from_json(self._ask("POST", "/plans", json={"month": month}))
+
+    def month(self, month: str) -> MonthStatus:
+        """See `app.Verbs.month`."""
+        return MonthStatus.from_json(self._ask("GET", f"/plans/{_segment_of_path(month)}"))
 
     def budget(self, metric: str, day: dt.date | None = None) -> BudgetBlock:
         """See `app.Verbs.budget`."""

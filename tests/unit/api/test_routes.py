@@ -385,7 +385,7 @@ def test_questions_that_are_refused(shared_http: httpx.Client, path: str) -> Non
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("/budget/canary-user", "'dau', 'wau' or 'mau'"),
+        ("/budget/canary-user", "'dau', 'wau', 'mau' or 'plan'"),
         (f"/dau/{CLOSED_DAY}?segment=canary-user%3Dx", "(platform)"),
         (f"/series?from={CLOSED_DAY}&to={CLOSED_DAY}&segment=canary-user%3Dx", "(platform)"),
         (f"/mau?end={CLOSED_DAY}&segment=canary-user", "dimension"),

@@ -15,8 +15,9 @@ DAYS = [f"2026-01-{day:02d}" for day in range(1, 11)]
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory after `dpdau init`."""
+    """A working directory after `dpdau init`, for releases on demand."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RELEASE_POLICY", "on_demand")
     assert 0 == run(["init"])
     return tmp_path
 
@@ -377,7 +378,7 @@ def test_the_snapshot_has_the_blocks_of_every_metric(loaded: Path, ask: Callable
     written = json.loads((loaded / "data" / "reports" / "budget-snapshot.json").read_text())
 
     assert shown == written
-    assert ["dau", "wau", "mau"] == [block["metric"] for block in written]
+    assert ["plan", "dau", "wau", "mau"] == [block["metric"] for block in written]
 
 
 def test_a_start_without_any_key_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,12 @@ async function load() {
     byId("from").value ||= first;
     byId("to").value ||= last;
   }
-  const query = { metrics: "dau,wau,mau", from: byId("from").value, to: byId("to").value };
+  const query = {
+    metrics: METRICS.join(","),
+    from: byId("from").value,
+    to: byId("to").value,
+    view: byId("view").value,
+  };
   const segment = byId("segment").value.trim();
   if (segment) query.segment = segment;
   return (await get("/series", query)).releases;

@@ -1,72 +1,22 @@
-"""Opens a plan (charge) and takes its step (count, noise, record): the one road out.
+"""A release on demand: one charge, one count, one number.
 
 The order inside the ledger's transaction is fixed: look for a stored answer, check the budget,
 charge, count, add noise, record. A refusal therefore depends on the ledger alone, and there is no
 moment at which a number exists and its cost does not.
 """
 
-import datetime as dt
 import secrets
 from dataclasses import dataclass
-from zoneinfo import ZoneInfo
 
 from dpdau import __version__, aggregates
 from dpdau import plan as plans
 from dpdau.activity.store import ActivityStore
-from dpdau.domain import Clock, Release, Window
-from dpdau.errors import InvalidPlanError, ReleaseNotReadyError
+from dpdau.domain import Release
 from dpdau.ledger.ledger import Ledger
 from dpdau.ledger.steps import StepRequest
 from dpdau.mechanisms.base import interval
 from dpdau.mechanisms.sampling import NoiseSource
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Calendar:
-    """When a day closes: at its end in `zone`, plus `grace_hours`; and how long it is kept."""
-
-    zone: ZoneInfo
-    grace_hours: int
-    clock: Clock
-    retention_days: int | None = None
-
-    def today(self) -> dt.date:
-        """The current day in the zone."""
-        return self.clock().astimezone(self.zone).date()
-
-    def closes_at(self, day: dt.date) -> dt.datetime:
-        """The moment (UTC) from which the day may be released."""
-        midnight = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), tzinfo=self.zone)
-        return midnight.astimezone(dt.UTC) + dt.timedelta(hours=self.grace_hours)
-
-    def require_closed(self, day: dt.date) -> None:
-        """Refuses a day that events may still reach.
-
-        Raises:
-            ReleaseNotReadyError: The day closes later than now.
-        """
-        closes_at = self.closes_at(day)
-        if self.clock() < closes_at:
-            raise ReleaseNotReadyError(
-                f"{day.isoformat()} closes at {closes_at.isoformat()}; ask again then.",
-                day=day.isoformat(),
-                closes_at=closes_at.isoformat(),
-            )
-
-    def require_kept(self, window: Window) -> None:
-        """Refuses a window that reaches into what is purged: its count would be too low.
-
-        Raises:
-            InvalidPlanError: The window starts before the first day that is kept.
-        """
-        if self.retention_days is None:
-            return
-        first = self.today() - dt.timedelta(days=self.retention_days)
-        if window.start < first:
-            raise InvalidPlanError(
-                f"Expected a window within RETENTION_DAYS, from {first.isoformat()} on, found one "
-                f"that starts on {window.start.isoformat()}."
-            )
+from dpdau.release.calendar import Calendar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,11 +45,13 @@ class Releaser:
         Guarantee: each new release is charged in the transaction that stores it. Asking again gives
         the same bytes at no cost, however many ask at once.
         """
-        editions = self.ledger.editions(asked.metric, asked.window, asked.segment)
-        if fresh or not editions:
-            self.calendar.require_closed(asked.window.end)
-            self.calendar.require_kept(asked.window)
-        edition = editions if fresh or not editions else editions - 1
+        # Read first: who releases meanwhile is found, or took the same number of the edition.
+        edition = self.ledger.editions(asked.metric, asked.window, asked.segment)
+        known = self.ledger.find_release(asked.metric, asked.window, asked.segment)
+        if known is not None and not fresh:
+            return known, True
+        self.calendar.require_closed(asked.window.end)
+        self.calendar.require_kept(asked.window)
         plan = plans.on_demand(asked, edition=edition, terms=self.terms)
         return self.ledger.step(
             StepRequest(

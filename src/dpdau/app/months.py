@@ -1,0 +1,205 @@
+"""Month plans as the verbs see them: what one would cost, open it, and answer from it."""
+
+import datetime as dt
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dpdau.accounting.budget import fits
+from dpdau.domain import (
+    RELATIVE_ERROR,
+    Metric,
+    MonthLine,
+    MonthQuote,
+    MonthStatus,
+    Quote,
+    Release,
+    Segment,
+    SeriesView,
+    month_days,
+    month_of,
+)
+from dpdau.errors import BudgetExhaustedError, DpdauError, NotFoundError
+from dpdau.ledger.ledger import Ledger
+from dpdau.ledger.statement import Statements
+from dpdau.plan import MonthPlan, Question
+from dpdau.release import MonthReleaser, views
+
+
+@dataclass(frozen=True, slots=True)
+class Months:
+    """The verbs on month plans."""
+
+    releaser: MonthReleaser
+    ledger: Ledger
+    statements: Statements
+
+    def price(self, month: str) -> MonthQuote:
+        """See `Verbs.price_month`."""
+        plan = self.releaser.promise(month)
+        state = self.ledger.budget_state(plan.budget)
+        opened = self.releaser.find(month) is not None
+        return MonthQuote(
+            month=month,
+            mechanism=plan.mechanism,
+            strategy=plan.strategy,
+            epsilon=float(plan.epsilon),
+            delta=float(plan.delta),
+            affordable=opened or fits(state.budget, state.spent, plan.charge.dp_event),
+            opened=opened,
+            lines=_lines(plan),
+            budget=self.statements.block(plan.budget),
+        )
+
+    def open(self, month: str) -> MonthStatus:
+        """See `Verbs.open_month`."""
+        try:
+            self.releaser.open(month)
+        except BudgetExhaustedError:
+            raise self._exhausted(month) from None
+        return self.status(month)
+
+    def status(self, month: str) -> MonthStatus:
+        """See `Verbs.month`."""
+        stored = self.releaser.find(month)
+        if stored is None:
+            raise NotFoundError(f"Expected an open plan for {month}, found none.")
+        plan = MonthPlan.from_json(stored.body)
+        following = self.releaser.next_day(stored)
+        return MonthStatus(
+            plan_id=plan.plan_id,
+            month=month,
+            timezone=plan.timezone,
+            days=plan.days,
+            days_taken=stored.steps_taken // plan.releases_per_day,
+            segments=plan.segments,
+            mechanism=plan.mechanism,
+            epsilon=float(plan.epsilon),
+            delta=float(plan.delta),
+            opened_at=stored.opened_at,
+            next_day=following,
+            next_closes_at=(
+                None if following is None else self.releaser.calendar.closes_at(following)
+            ),
+            budget=self.statements.block(plan.budget),
+        )
+
+    def covers(self, asked: Question) -> bool:
+        """Whether the plan of the month, open or not, publishes what is asked for."""
+        plan = self.releaser.promise(month_of(asked.window.end))
+        return plan.windows[asked.metric] == asked.window.days and asked.segment in plan.series
+
+    def quote(self, asked: Question) -> Quote:
+        """What the number costs where the plan publishes it: the plan's charge, once."""
+        plan = self.releaser.promise(month_of(asked.window.end))
+        day, place = (asked.window.end - plan.first).days, plan.series.index(asked.segment)
+        priced = self.price(plan.month)
+        return Quote(
+            metric=asked.metric,
+            window=asked.window,
+            segment=asked.segment,
+            mechanism=plan.mechanism,
+            epsilon=priced.epsilon,
+            delta=priced.delta,
+            noise_stddev=plan.stddev(day, place, asked.metric),
+            half_width_95=plan.half_width(day, place, asked.metric),
+            affordable=priced.affordable,
+            budget=priced.budget,
+        )
+
+    def answer(self, asked: Question) -> tuple[Release, bool]:
+        """The number of a plan: the stored one, or the one that taking the days up to it makes.
+
+        Opens the plan if it is not open: one charge for all its numbers.
+
+        Returns:
+            The release, and whether it was stored before.
+        """
+        metric, window, segment = asked.metric, asked.window, asked.segment
+        known = self.ledger.find_release(metric, window, segment)
+        if known is not None:
+            return known, True
+        self.releaser.calendar.require_closed(window.end)
+        month = month_of(window.end)
+        self.open(month)
+        self.releaser.take(month, window.end)
+        made = self.ledger.find_release(metric, window, segment)
+        assert made is not None, "a day that was taken has its numbers"
+        return made, False
+
+    def series(
+        self,
+        metrics: Sequence[Metric],
+        first: dt.date,
+        last: dt.date,
+        segment: Segment | None,
+        view: SeriesView,
+    ) -> list[Release]:
+        """The releases of a range; a view of them is made from all metrics of whole months."""
+        if view is SeriesView.RAW:
+            return self.ledger.series(metrics, first, last, segment)
+        start, end = month_days(month_of(first))[0], month_days(month_of(last))[1]
+        everything = self.ledger.series(list(Metric), start, end, segment)
+        return [
+            one
+            for one in views.shown(everything, view, strategy_of=self.releaser.strategy_of)
+            if one.metric in metrics and first <= one.window.end <= last
+        ]
+
+    def take_due(self, *, opening: bool) -> int:
+        """Takes every day that has closed, of every open plan.
+
+        Args:
+            opening: Whether to open the plan of the newest closed day first.
+
+        Returns:
+            How many numbers were released.
+
+        Raises:
+            DpdauError: One plan could not go on; the others did.
+        """
+        newest = self.releaser.calendar.last_closed_day()
+        released, failed = 0, None
+        if opening:
+            try:
+                self.open(month_of(newest))
+            except DpdauError as error:
+                failed = error
+        for month in self.ledger.unfinished_months():
+            try:
+                released += len(self.releaser.take(month, newest))
+            except DpdauError as error:
+                failed = error
+        if failed is not None:
+            raise failed
+        return released
+
+    def _exhausted(self, month: str) -> BudgetExhaustedError:
+        """The refusal in words."""
+        plan = self.releaser.promise(month)
+        block = self.statements.block(plan.budget)
+        return BudgetExhaustedError(
+            f"Expected room for ε {float(plan.epsilon):g} in the plan budget of {month}, found "
+            f"{block.epsilon_remaining:.4g} of ε {block.epsilon_cap:g} left.",
+            budget=block.to_json(),
+        )
+
+
+def _lines(plan: MonthPlan) -> tuple[MonthLine, ...]:
+    """The precision of every series and metric, from the day to the month."""
+    lines = []
+    for place, segment in enumerate(plan.series):
+        for metric in sorted(plan.metrics, key=lambda one: plan.windows[one]):
+            widths = tuple(plan.half_width(day, place, metric) for day in range(plan.days))
+            spread = [plan.stddev(day, place, metric) ** 2 for day in range(plan.days)]
+            lines.append(
+                MonthLine(
+                    metric=metric,
+                    window_days=plan.windows[metric],
+                    segment=segment,
+                    noise_stddev=math.sqrt(sum(spread) / plan.days),
+                    half_widths_95=widths,
+                    smallest_population=math.ceil(max(widths) / RELATIVE_ERROR),
+                )
+            )
+    return tuple(lines)

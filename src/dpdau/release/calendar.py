@@ -1,0 +1,65 @@
+"""When a day may be released."""
+
+import datetime as dt
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
+
+from dpdau.domain import Clock, Window
+from dpdau.errors import InvalidPlanError, ReleaseNotReadyError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calendar:
+    """When a day closes: at its end in `zone`, plus `grace_hours`; and how long it is kept."""
+
+    zone: ZoneInfo
+    grace_hours: int
+    clock: Clock
+    retention_days: int | None = None
+
+    def today(self) -> dt.date:
+        """The current day in the zone."""
+        return self.clock().astimezone(self.zone).date()
+
+    def closes_at(self, day: dt.date) -> dt.datetime:
+        """The moment (UTC) from which the day may be released."""
+        midnight = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), tzinfo=self.zone)
+        return midnight.astimezone(dt.UTC) + dt.timedelta(hours=self.grace_hours)
+
+    def last_closed_day(self) -> dt.date:
+        """The newest day that may be released now."""
+        day = self.today() - dt.timedelta(days=1 + self.grace_hours // 24)
+        while self.clock() >= self.closes_at(day + dt.timedelta(days=1)):
+            day += dt.timedelta(days=1)
+        while self.clock() < self.closes_at(day):
+            day -= dt.timedelta(days=1)
+        return day
+
+    def require_closed(self, day: dt.date) -> None:
+        """Refuses a day that events may still reach.
+
+        Raises:
+            ReleaseNotReadyError: The day closes later than now.
+        """
+        closes_at = self.closes_at(day)
+        if self.clock() < closes_at:
+            raise ReleaseNotReadyError(
+                f"{day.isoformat()} closes at {closes_at.isoformat()}; ask again then.",
+                day=day.isoformat(),
+                closes_at=closes_at.isoformat(),
+            )
+
+    def require_kept(self, window: Window) -> None:
+        """Refuses a window that reaches into what is purged: its count would be too low.
+
+        Raises:
+            InvalidPlanError: The window starts before the first day that is kept.
+        """
+        if self.retention_days is None:
+            return
+        first = self.today() - dt.timedelta(days=self.retention_days)
+        if window.start < first:
+            raise InvalidPlanError(
+                f"Expected a window within RETENTION_DAYS, from {first.isoformat()} on, found one "
+                f"that starts on {window.start.isoformat()}."
+            )

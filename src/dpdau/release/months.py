@@ -1,0 +1,292 @@
+"""Opens month plans and takes their days: one charge, then a number a day for each metric.
+
+A day is one transaction of the ledger: the day's contributions are fixed in the store, counted,
+noise that was drawn when the plan opened is added, and all numbers of the day are recorded. The
+noise is kept in the private store and destroyed with the last day.
+"""
+
+import datetime as dt
+import hashlib
+import json
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+from dpdau import __version__, aggregates
+from dpdau import plan as plans
+from dpdau.activity.store import ActivityStore
+from dpdau.domain import Metric, Release, Segment, Window, month_days
+from dpdau.errors import InvalidPlanError, NotFoundError, StoreCorruptError
+from dpdau.ledger.ledger import Ledger
+from dpdau.ledger.steps import OpenRequest, StoredPlan
+from dpdau.mechanisms.matrix.lattice import LatticeStrategy
+from dpdau.mechanisms.matrix.strategies import CertifiedStrategy
+from dpdau.mechanisms.sampling import NoiseSource
+from dpdau.plan import MonthPlan, PrivacyTerms
+from dpdau.plan.months import strategy_digest
+from dpdau.release.calendar import Calendar
+
+DRAW_SECONDS: Final = 0.25
+"""The clock on which drawn noise is given out; drawing takes a fiftieth of it."""
+_SALT_BYTES: Final = 32
+
+Strategies = Callable[[int, int], CertifiedStrategy]
+"""The strategy for a month of so many days and a MAU window of so many."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseDesk:
+    """Draws the noise of a whole month in a thread of its own, and hands it over on a clock.
+
+    Guarantee: who waits for it waits for a multiple of `seconds`, so that the time of the request
+    that opens a plan tells nothing of the noise.
+
+    Source: Jin, McMurtry, Rubinstein, Ohrimenko 2022, on the timing of discrete samplers.
+    """
+
+    source: NoiseSource
+    seconds: float = DRAW_SECONDS
+    timer: Callable[[], float] = time.monotonic
+    pause: Callable[[float], object] = time.sleep
+
+    def draw(self, plan: MonthPlan, strategy: CertifiedStrategy) -> tuple[int, ...]:
+        """The noise of every number of a plan, secret."""
+        started = self.timer()
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="noise") as thread:
+            drawn = thread.submit(plan.draw, self.source, strategy).result()
+        if self.seconds > 0:
+            late = (self.timer() - started) % self.seconds
+            self.pause(self.seconds - late)
+        return drawn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonthReleaser:
+    """Everything that a month plan needs to be opened and to be taken to its end."""
+
+    store: ActivityStore
+    ledger: Ledger
+    desk: NoiseDesk
+    terms: PrivacyTerms
+    calendar: Calendar
+    strategies: Strategies
+    segments: tuple[Segment, ...]
+    sketch_impl: str
+    _opening: threading.Lock = field(default_factory=threading.Lock)
+
+    def promise(self, month: str) -> MonthPlan:
+        """The plan of a month: the open one, or the one that opening it now would make.
+
+        Raises:
+            InvalidPlanError: The text is no month, or no strategy fits the settings.
+            ReleaseNotReadyError: The strategy is not there yet.
+        """
+        stored = self.ledger.find_plan(plans.month_plan_id(month))
+        if stored is not None:
+            return MonthPlan.from_json(stored.body)
+        first, last = month_days(month)
+        return plans.month(
+            month,
+            timezone=self.calendar.zone.key,
+            terms=self.terms,
+            strategy=self.strategies((last - first).days + 1, self.terms.mau_window_days),
+            segments=self.segments,
+        )
+
+    def find(self, month: str) -> StoredPlan | None:
+        """The plan of a month as the ledger has it, if it was opened."""
+        return self.ledger.find_plan(plans.month_plan_id(month))
+
+    def open(self, month: str) -> bool:
+        """Charges the plan of a month, and draws all its noise; does nothing if both is done.
+
+        Returns:
+            Whether this call made the charge.
+
+        Raises:
+            BudgetExhaustedError: The charge does not fit.
+            InvalidPlanError: The month is far ahead, or its activity is purged in part.
+            StoreUnavailableError: Another process writes the store. The charge may be made; the
+                next call draws the noise.
+
+        Guarantee: one charge pays for every number of the month. The noise is drawn once: what was
+        drawn is committed to in the ledger before it is used, and it is never drawn anew.
+        """
+        with self._opening:
+            plan = self.promise(month)
+            stored = self.find(month)
+            if stored is None:
+                self._require_in_reach(plan)
+                # The store is asked first: where it is busy, nothing is charged.
+                self._protect(plan)
+            request = OpenRequest(plan.plan_id, plan.to_json(), plan.budget, plan.charge)
+            charged = stored is None and self.ledger.open_plan(request)
+            if stored is None or stored.commitment is None:
+                self._prepare(plan)
+            return charged
+
+    def take(self, month: str, through: dt.date) -> list[Release]:
+        """Takes the days of an open plan up to one, in order.
+
+        Raises:
+            NotFoundError: The plan is not open.
+            ReleaseNotReadyError: A day has not closed; those before it are taken.
+            StoreCorruptError: The store does not hold what the ledger says that it held.
+
+        Guarantee: each day is one transaction; a day that was taken is never counted or made
+        noisy again.
+        """
+        stored = self.find(month)
+        if stored is None:
+            raise NotFoundError(f"Expected an open plan for {month}, found none.")
+        if stored.commitment is None:
+            self.open(month)
+        plan = MonthPlan.from_json(stored.body)
+        taken: list[Release] = []
+        for index in range(stored.steps_taken // plan.releases_per_day, plan.days):
+            day = plan.first + dt.timedelta(days=index)
+            if day > through:
+                return taken
+            self.calendar.require_closed(day)
+            taken += self._take_day(plan, index)
+        self.store.end_month(month)
+        return taken
+
+    def next_day(self, stored: StoredPlan) -> dt.date | None:
+        """The day that an open plan takes next; None at its end."""
+        plan = MonthPlan.from_json(stored.body)
+        index = stored.steps_taken // plan.releases_per_day
+        return plan.first + dt.timedelta(days=index) if index < plan.days else None
+
+    def strategy_of(self, plan_id: str) -> LatticeStrategy | None:
+        """The noise strategy of an open plan, if this version still has it."""
+        stored = self.ledger.find_plan(plan_id)
+        assert stored is not None, "a release has a plan"
+        plan = MonthPlan.from_json(stored.body)
+        strategy = self.strategies(plan.days, plan.windows[Metric.MAU]).strategy
+        return strategy if strategy_digest(strategy) == plan.strategy_sha256 else None
+
+    def _require_in_reach(self, plan: MonthPlan) -> None:
+        """Refuses months that are not near, and those whose first window is not kept."""
+        first, lookback = plan.first, max(plan.windows.values())
+        today = self.calendar.today()
+        if first > today + dt.timedelta(days=lookback):
+            raise InvalidPlanError(
+                f"Expected a month that begins within {lookback} days, found {plan.month}."
+            )
+        self.calendar.require_kept(Window(first, lookback))
+
+    def _protect(self, plan: MonthPlan) -> None:
+        """Tells the store that a month is open: from now on erased users stay out of it."""
+        self.store.open_month(
+            plan.month,
+            lookback_days=max(plan.windows.values()),
+            dimensions=sorted({one.dimension for one in plan.segments}),
+        )
+
+    def _prepare(self, plan: MonthPlan) -> None:
+        """Draws the noise, keeps it in the private store, and commits to it in the ledger."""
+        self._protect(plan)
+        secret = self.store.secret(plan.month)
+        if secret is None:
+            strategy = self.strategies(plan.days, plan.windows[Metric.MAU])
+            body = {
+                "salt": secrets.token_hex(_SALT_BYTES),
+                "noise": list(self.desk.draw(plan, strategy)),
+            }
+            secret = self.store.put_secret(plan.month, json.dumps(body).encode())
+        self.ledger.commit_noise(plan.plan_id, _digest(secret))
+
+    def _take_day(self, plan: MonthPlan, index: int) -> Sequence[Release]:
+        """One day, in one transaction of the ledger."""
+        stored = self.find(plan.month)
+        assert stored is not None, "an open plan stays open"
+        noise = self._noise(plan, stored)
+        releases, _replayed = self.ledger.take_day(
+            plan.plan_id,
+            index * plan.releases_per_day,
+            lambda: self._make(plan, index, noise),
+        )
+        return releases
+
+    def _noise(self, plan: MonthPlan, stored: StoredPlan) -> tuple[int, ...]:
+        """The noise that was committed to.
+
+        Raises:
+            StoreCorruptError: It is gone or it is another one. Fresh noise for the rest of the
+                month would void the charge, so there is no way on.
+        """
+        secret = self.store.secret(plan.month)
+        if secret is None or _digest(secret) != stored.commitment:
+            raise StoreCorruptError(
+                f"Expected the noise of plan {plan.plan_id} that the ledger commits to, found "
+                f"{'none' if secret is None else 'other noise'}: the activity store is not the "
+                "one that the plan was opened with. Put that store back; or release the other "
+                "days of the month on demand.",
+                plan_id=plan.plan_id,
+            )
+        return tuple(json.loads(secret)["noise"])
+
+    def _make(self, plan: MonthPlan, index: int, noise: tuple[int, ...]) -> list[Release]:
+        """Fixes the day, counts, adds its noise and words the numbers."""
+        day = plan.first + dt.timedelta(days=index)
+        through = self.store.frozen_through(plan.month)
+        before = None if index == 0 else day - dt.timedelta(days=1)
+        if through not in (before, day):
+            raise StoreCorruptError(
+                f"Expected an activity store that knows the days of plan {plan.plan_id} that were "
+                f"released, found one that ends at {through}: it is an older copy. Put the newer "
+                "one back; or release the other days of the month on demand.",
+                plan_id=plan.plan_id,
+            )
+        self.store.freeze(plan.month, day)
+        counts = aggregates.month_counts(
+            self.store,
+            plan.month,
+            day,
+            window_days=[plan.windows[metric] for metric in plan.metrics],
+            segments=plan.segments,
+            days=plan.days,
+        )
+        estimates = plan.estimates(index, counts, plan.noise_of_day(noise, index))
+        return [
+            self._word(plan, index, place, number, float(estimates[place][number]))
+            for place in range(len(plan.series))
+            for number in range(len(plan.metrics))
+        ]
+
+    def _word(
+        self, plan: MonthPlan, index: int, place: int, number: int, estimate: float
+    ) -> Release:
+        """One number of a day, rounded to users."""
+        metric, day = plan.metrics[number], plan.first + dt.timedelta(days=index)
+        value, half = round(estimate), plan.half_width(index, place, metric)
+        return Release(
+            release_id=f"rel-{secrets.token_hex(12)}",
+            plan_id=plan.plan_id,
+            step=(index * len(plan.series) + place) * len(plan.metrics) + number,
+            metric=metric,
+            window=Window(day, plan.windows[metric]),
+            segment=plan.series[place],
+            timezone=plan.timezone,
+            estimate=value,
+            lower_95=value - half,
+            upper_95=value + half,
+            noise_stddev=plan.stddev(index, place, metric),
+            mechanism=plan.mechanism,
+            sketch_impl=self.sketch_impl,
+            epsilon=float(plan.epsilon),
+            delta=float(plan.delta),
+            status="final",
+            version=__version__,
+            released_at=self.calendar.clock(),
+        )
+
+
+def _digest(secret: bytes) -> str:
+    """What the ledger keeps of the noise: salted, so that it tells nothing of it."""
+    return hashlib.sha256(secret).hexdigest()
