@@ -22,7 +22,7 @@ from dpdau.domain import (
 from dpdau.errors import BudgetExhaustedError, DpdauError, NotFoundError
 from dpdau.ledger.ledger import Ledger
 from dpdau.ledger.statement import Statements
-from dpdau.plan import MonthPlan, Question
+from dpdau.plan import MonthPlan, Question, month_plan_id
 from dpdau.release import MonthReleaser, views
 
 
@@ -139,12 +139,27 @@ class Months:
         if view is SeriesView.RAW:
             return self.ledger.series(metrics, first, last, segment)
         start, end = month_days(month_of(first))[0], month_days(month_of(last))[1]
-        everything = self.ledger.series(list(Metric), start, end, segment)
+        planned = self._planned(start, end, segment)
         return [
             one
-            for one in views.shown(everything, view, strategy_of=self.releaser.strategy_of)
+            for one in views.shown(planned, view, strategy_of=self.releaser.strategy_of)
             if one.metric in metrics and first <= one.window.end <= last
         ]
+
+    def _planned(self, first: dt.date, last: dt.date, segment: Segment | None) -> list[Release]:
+        """What month plans released in a range, by day and then from the day to the month.
+
+        A release on demand of the same question is newer, and is no part of a plan.
+        """
+        found: list[Release] = []
+        after, more = None, True
+        while more:
+            page, after = self.ledger.releases(
+                metrics=list(Metric), first=first, last=last, segment=segment, after=after
+            )
+            found += [one for one in page if one.plan_id == month_plan_id(month_of(one.window.end))]
+            more = after is not None
+        return sorted(found, key=lambda one: (one.window.end, one.window.days))
 
     def take_due(self, *, opening: bool) -> int:
         """Takes every day that has closed, of every open plan.

@@ -34,7 +34,10 @@ def shown(
 ) -> list[Release]:
     """The releases of month plans as a view shows them, in the order in which they are given.
 
-    Releases on demand are left out: their noise is independent, and a day may have one metric only.
+    Args:
+        releases: Whole months, as far as they were taken.
+        view: The view; raw ones need none.
+        strategy_of: Gives the shape of a plan's noise.
 
     Raises:
         InvalidPlanError: More months than `SMOOTHED_MONTHS_MAX` are to be smoothed.
@@ -42,25 +45,14 @@ def shown(
     groups: dict[Group, list[Release]] = {}
     for release in releases:
         groups.setdefault((release.plan_id, release.segment), []).append(release)
-    months = {group: rows for group, rows in groups.items() if _is_month(rows)}
-    if view is SeriesView.SMOOTHED and len(months) > SMOOTHED_MONTHS_MAX:
+    if view is SeriesView.SMOOTHED and len(groups) > SMOOTHED_MONTHS_MAX:
         raise InvalidPlanError(
-            f"Expected at most {SMOOTHED_MONTHS_MAX} months to smooth, found {len(months)}."
+            f"Expected at most {SMOOTHED_MONTHS_MAX} months to smooth, found {len(groups)}."
         )
     changed: dict[str, Release] = {}
-    for (plan_id, _segment), rows in months.items():
+    for (plan_id, _segment), rows in groups.items():
         changed |= {one.release_id: one for one in _shown_month(rows, view, strategy_of(plan_id))}
-    return [changed[one.release_id] for one in releases if one.release_id in changed]
-
-
-def _is_month(rows: Sequence[Release]) -> bool:
-    """Whether releases are the days of a month plan from its first: the same metrics each day."""
-    days = sorted({one.window.end for one in rows})
-    return (
-        len(rows) == len(days) * len(Metric)
-        and days[0].day == 1
-        and (days[-1] - days[0]).days == len(days) - 1
-    )
+    return [changed[one.release_id] for one in releases]
 
 
 def _shown_month(
