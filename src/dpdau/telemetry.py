@@ -12,7 +12,7 @@ from typing import Any, Final, TextIO
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from dpdau.domain import BoundedCount, Event, EventBatch, PrivateValueError
+from dpdau.domain import BoundedCount, BudgetBlock, Event, EventBatch, PrivateValueError
 
 _PRIVATE: Final = (BoundedCount, Event, EventBatch)
 
@@ -98,4 +98,11 @@ class Metrics:
             "Share of the budget that is spent, 0..1.",
             ["metric", "period"],
             registry=registry,
+        )
+
+    def released(self, metric: str, block: BudgetBlock, *, replayed: bool) -> None:
+        """Counts a release and shows the state of its budget."""
+        self.releases.labels(metric, str(replayed).lower()).inc()
+        self.budget_spent.labels(block.metric, block.period).set(
+            block.epsilon_spent / block.epsilon_cap
         )
