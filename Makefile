@@ -73,7 +73,7 @@ precommit: lint placeholder-check ## What to run before a commit
 strategies: setup ## Solve the shipped noise strategies again (minutes)
 	@$(BIN)/python -m dpdau.mechanisms.matrix.strategies src/dpdau/mechanisms/matrix/data
 
-eval: setup ## Run the experiment: the month plan beside other methods, about ten minutes
+eval: setup ## Run the experiment: the month plan beside other methods, ten minutes or more
 	@if [ -d /dev/shm ]; then export TMPDIR="$${TMPDIR:-/dev/shm}"; fi; $(BIN)/dpdau eval
 
 plots: setup ## Draw the figures of the experiment that `make eval` ran last

@@ -88,3 +88,15 @@ def month_counts(
         [BoundedCount(value=int(value), bounds=bounds, unit=Unit.USER) for value in row]
         for row in table
     ]
+
+
+def live_count(store: ActivityStore, day: dt.date, *, steps: int) -> BoundedCount:
+    """Counts the users who are active on the live day so far.
+
+    Guarantee: over the `steps` ticks of a live plan, the values that one user adds go up at most
+    once and down at most once on each day, because the store keeps out of the day whoever left it.
+    """
+    value = store.live.count(day)
+    assert value >= 0
+    bounds = ContributionBounds(max_per_count=1, max_active_steps=steps)
+    return BoundedCount(value=value, bounds=bounds, unit=Unit.USER)

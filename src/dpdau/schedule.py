@@ -5,7 +5,7 @@ from threading import Event as Flag
 from threading import Thread
 from typing import Final, Protocol
 
-from dpdau.errors import DpdauError
+from dpdau.errors import DpdauError, InvalidPlanError
 from dpdau.release import Calendar
 from dpdau.telemetry import log
 
@@ -56,12 +56,17 @@ class Schedule:
         """
         try:
             released = self._due.take_due()
-        except DpdauError as error:
-            _LOG.warning("schedule_failed", code=error.code, detail=error.message)
+            if released:
+                _LOG.info("numbers_released", count=released)
+            wait = (self._due.next_due() - self._due.calendar.clock()).total_seconds()
+        except InvalidPlanError as error:
+            _LOG.warning("schedule_refused", code=error.code, detail=error.message)
+            return WAKE_SECONDS_MAX
+        except Exception as error:  # noqa: BLE001
+            # The outermost loop of a worker: whatever fails, what is due stays due.
+            code = error.code if isinstance(error, DpdauError) else type(error).__name__
+            _LOG.warning("schedule_failed", code=code, exc_info=error)
             return RETRY_SECONDS
-        if released:
-            _LOG.info("days_taken", releases=released)
-        wait = (self._due.next_due() - self._due.calendar.clock()).total_seconds()
         return min(max(wait, 1.0), WAKE_SECONDS_MAX)
 
     def _run(self) -> None:

@@ -36,6 +36,7 @@ _NOT_YET: Final = frozenset({"W_BOUND", "SKETCH_K"})
 _OWN_NAMES: Final = re.compile(r"^(EPSILON_\w+|HASH_SALT_\w+|\w+_BUDGET_TOTAL)$")
 _KNOWN_DEFAULTS: Final = ("{{", "changeme", "change-me", "placeholder", "example", "your-api-key")
 API_KEY_LENGTH_MIN: Final = 16
+MINUTES_OF_A_DAY: Final = 24 * 60
 _NAME_OF_DIMENSION: Final = re.compile(r"^[a-z][a-z0-9_]{0,63}$")
 
 
@@ -69,6 +70,12 @@ def _one_dimension(texts: tuple[str, ...]) -> tuple[str, ...]:
     if len(dimensions) > 1 or len(set(texts)) != len(texts):
         raise ValueError("expected values of one dimension, each once")
     return texts
+
+
+def _divides_a_day(ticks: int) -> int:
+    if MINUTES_OF_A_DAY % ticks:
+        raise ValueError(f"expected a divisor of {MINUTES_OF_A_DAY}")
+    return ticks
 
 
 def _rising_orders(orders: tuple[int, ...]) -> tuple[int, ...]:
@@ -151,6 +158,14 @@ class Settings(BaseSettings):
         (),
         description="Values of one declared dimension that a month plan publishes beside the "
         "total, as dimension=value, comma-separated.",
+    )
+    LIVE_EPSILON: Epsilon | None = Field(
+        None,
+        description="ε of all live counts of a month, at PLAN_DELTA; unset turns the live counter "
+        "off.",
+    )
+    LIVE_TICKS: Annotated[int, AfterValidator(_divides_a_day)] = Field(
+        24, ge=1, le=96, description="Live counts of a day, evenly spread; divides 1440 minutes."
     )
     MAU_WINDOW_DAYS: int = Field(30, ge=1, le=64, description="Days of the MAU window.")
     TIMEZONE: Annotated[str, AfterValidator(_known_zone)] = Field(

@@ -173,6 +173,45 @@ def test_segments_equal_the_fold(
         assert counts(oracle, segment) == counts(store, segment)
 
 
+@settings(max_examples=40, suppress_health_check=per_function)
+@given(data=st.data(), stream=event_streams())
+def test_growth_equals_the_fold(make: Make, data: st.DataObject, stream: list[Event]) -> None:
+    """However a stream is cut, each user of two neighboring windows is in the cell of the fold."""
+    store, oracle = make(), fold(stream)
+    places = [0, *data.draw(cuts(stream)), len(stream)]
+    for start, stop in itertools.pairwise(places):
+        store.apply(batch(stream[start:stop]))
+
+    for offset, window in itertools.product((0, 5, 31, 64, STREAM_DAYS - 1, 150), WINDOWS):
+        end = FIRST_DAY + dt.timedelta(days=offset)
+        expected = oracle.growth(end, window_days=window).tolist()
+        assert expected == store.growth(end, window_days=window).tolist()
+
+
+def test_growth_looks_back_over_all_that_is_kept(make: Make) -> None:
+    """A user of ten years ago is resurrected, until that activity is purged or taken back."""
+    store = make()
+    store.apply(batch([Event(user, Op.ADD, DAY - 3650) for user in (7, 8)]))
+    store.apply(batch([Event(user, Op.ADD, DAY) for user in (7, 8, 9)]))
+
+    assert [1, 0, 2, 0] == store.growth(FIRST_DAY, window_days=30).tolist()
+    store.apply(batch([Event(7, Op.REMOVE, DAY - 3650)]))
+    assert [2, 0, 1, 0] == store.growth(FIRST_DAY, window_days=30).tolist()
+    store.purge_before(FIRST_DAY)
+    assert [3, 0, 0, 0] == store.growth(FIRST_DAY, window_days=30).tolist()
+    assert [0, 0, 0, 3] == store.growth(FIRST_DAY + dt.timedelta(days=1), window_days=1).tolist()
+
+
+def test_growth_over_a_rotation_equals_growth_without(make: Make) -> None:
+    """A user who comes back under a new key, the old one named beside it, is in one cell."""
+    store = make()
+    store.apply(batch([Event(7, Op.ADD, DAY), Event(8, Op.ADD, DAY)]))
+    store.apply(batch([Event(17, Op.ADD, DAY + 30)], alias=lambda _who: [7]))
+
+    end = FIRST_DAY + dt.timedelta(days=30)
+    assert [0, 1, 0, 1] == store.growth(end, window_days=30).tolist()
+
+
 @settings(max_examples=20, suppress_health_check=per_function)
 @given(data=st.data(), stream=event_streams(removals=False))
 def test_arrival_order_of_additions_is_free(
@@ -369,6 +408,7 @@ def test_an_empty_store_counts_nobody(make: Make) -> None:
     assert np.int64 == table.dtype
     assert 0 == table.sum()
     assert (0, 1) == store.counts(first=FIRST_DAY, last=FIRST_DAY, window_days=()).shape
+    assert [0, 0, 0, 0] == store.growth(FIRST_DAY, window_days=30).tolist()
 
 
 def test_rows_answer_in_the_order_asked(make: Make) -> None:
@@ -385,8 +425,11 @@ def test_rows_answer_in_the_order_asked(make: Make) -> None:
 @pytest.mark.parametrize("window", [0, 65])
 def test_windows_outside_the_promise_are_refused(make: Make, window: int) -> None:
     """Windows are 1..64 days."""
+    store = make()
     with pytest.raises(InvalidPlanError):
-        make().counts(first=FIRST_DAY, last=FIRST_DAY, window_days=(window,))
+        store.counts(first=FIRST_DAY, last=FIRST_DAY, window_days=(window,))
+    with pytest.raises(InvalidPlanError):
+        store.growth(FIRST_DAY, window_days=window)
 
 
 @pytest.mark.parametrize("days", [-1, 5000])

@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, exc, text
 
 from dpdau.accounting.budget import Cost
 from dpdau.accounting.calibration import rho_cap
-from dpdau.domain import Metric, Release, Scope, Segment, Window
+from dpdau.domain import GROWTH, Metric, Release, Scope, Segment, Window
 from dpdau.errors import (
     BudgetExhaustedError,
     InvalidPlanError,
@@ -24,6 +24,8 @@ from simulation.ledger_cases import (
     NOW,
     budget,
     gaussian,
+    growth_releases,
+    growth_request,
     laplace,
     mark_of,
     open_month,
@@ -102,6 +104,57 @@ def test_failed_number_leaves_no_charge(ledger: Ledger) -> None:
     assert () == ledger.states()
     _, replayed = ledger.step(request(), lambda: release())
     assert not replayed
+
+
+def test_growth_is_charged_once_and_stored_whole(ledger: Ledger) -> None:
+    """One charge, four releases in one transaction, which are replayed as they were stored."""
+    made, replayed = ledger.take_growth(growth_request(), growth_releases)
+    again = ledger.take_growth(growth_request(), lambda: pytest.fail("made more numbers"))
+
+    state = ledger.budget_state(zcdp_budget())
+    assert (tuple(growth_releases()), False) == (made, replayed)
+    assert (made, True) == again
+    assert ((gaussian(),), 4) == (state.events, state.release_count)
+    newest = ledger.series(GROWTH, DAY, DAY)
+    assert made == tuple(newest)
+    assert [1, 1, 1, 1] == [ledger.editions(figure, Window(DAY, 30)) for figure in GROWTH]
+
+
+def test_growth_that_is_not_whole_leaves_nothing(ledger: Ledger) -> None:
+    """Fewer or more releases than were paid for, or of two days, roll back the charge."""
+    four = growth_releases()
+    other_day = replace(four[3], window=Window(DAY + dt.timedelta(days=1), 30))
+
+    for wrong in (four[:3], [*four, four[0]], [*four[:3], other_day]):
+        with pytest.raises(AssertionError):
+            ledger.take_growth(growth_request(), lambda wrong=wrong: wrong)
+
+    assert () == ledger.states()
+    assert 1 == ledger.verify().entries
+
+
+def test_growth_that_does_not_fit_is_refused_before_the_counts(ledger: Ledger) -> None:
+    """The budget refuses it as any charge, and nothing is read."""
+    dear = gaussian(sigma="1")
+    with pytest.raises(BudgetExhaustedError) as refused:
+        ledger.take_growth(growth_request(event=dear), lambda: pytest.fail("read the counts"))
+
+    assert {"rho": 0.5} == refused.value.facts["budget"]["requested"]  # type: ignore[index]
+    assert () == ledger.states()
+
+
+def test_a_plan_is_of_one_kind(ledger: Ledger) -> None:
+    """An id that was used for another kind of plan is refused."""
+    held, event = zcdp_budget(), gaussian()
+    ledger.step(request("one", held=held, event=event), lambda: release("one"))
+    ledger.take_growth(growth_request("two"), lambda: growth_releases("two"))
+
+    with pytest.raises(InvalidPlanError, match="kind"):
+        ledger.take_growth(growth_request("one"), lambda: pytest.fail("made numbers"))
+    with pytest.raises(InvalidPlanError, match="kind"):
+        ledger.step(request("two", held=held, event=event), lambda: pytest.fail("made one"))
+    with pytest.raises(InvalidPlanError, match="kind"):
+        ledger.take_day("two", 4, lambda: pytest.fail("made a day"))
 
 
 def test_exact_cap_is_reached(ledger: Ledger) -> None:

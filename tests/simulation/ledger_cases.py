@@ -18,7 +18,7 @@ from dpdau.accounting.events import (
     DpEvent,
     LatticeGaussianEvent,
 )
-from dpdau.domain import Metric, NeighboringRelation, Release, Segment, Window
+from dpdau.domain import GROWTH, Metric, NeighboringRelation, Release, Segment, Window
 from dpdau.ledger import Ledger, OpenRequest, StepRequest
 
 NOW = dt.datetime(2026, 3, 1, 12, 0, 0, 250, tzinfo=dt.UTC)
@@ -233,6 +233,28 @@ def open_month(ledger: Ledger, plan_id: str = "plan-2026-02", *, days: int = 0) 
     ledger.commit_noise(plan_id, DIGEST)
     for index in range(days):
         take(ledger, index, plan_id)
+
+
+def growth_request(
+    plan_id: str = "growth-1", *, held: Budget | None = None, event: DpEvent | None = None
+) -> OpenRequest:
+    """A growth plan."""
+    held = held or zcdp_budget()
+    return OpenRequest(
+        plan_id=plan_id,
+        plan_body={"window_days": 30, "releases": len(GROWTH)},
+        budget=held,
+        charge=Charge(held.budget_id, event or gaussian(), NeighboringRelation.ADD_OR_REMOVE_ONE),
+    )
+
+
+def growth_releases(plan_id: str = "growth-1", *, estimate: int = 120) -> list[Release]:
+    """The numbers of a growth plan."""
+    one = release(plan_id, window_days=30, estimate=estimate)
+    return [
+        replace(one, release_id=f"rel-{plan_id}-{step}", step=step, metric=figure)
+        for step, figure in enumerate(GROWTH)
+    ]
 
 
 def spend(

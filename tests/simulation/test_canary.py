@@ -112,6 +112,8 @@ def drive_http(app: App) -> dict[str, str]:
             http.get("/wau", params={"end": day}),
             http.get("/mau", params={"end": day}),
             http.get("/mau", params={"end": day, "window": 99}),
+            http.get("/growth", params={"end": day}),
+            http.get("/growth", params={"end": day, "segment": CANARY_USER}),
             http.get("/mau", params={"end": day, "segment": CANARY_USER}),
             http.get(f"/dau/{day}", params={"segment": f"{CANARY_USER}=x"}),
             http.get("/series", params={"metrics": "dau", "from": day, "to": day}),

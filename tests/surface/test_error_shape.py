@@ -67,6 +67,8 @@ def requests() -> list[tuple[str, str, dict[str, Any]]]:
         ("GET", "/wau", {"params": {"end": CANARY}}),
         ("GET", "/mau", {"params": {"end": day, "window": CANARY}}),
         ("GET", "/mau", {"params": {"end": day, "fresh": CANARY}}),
+        ("GET", "/growth", {"params": {"end": CANARY, "window": CANARY}}),
+        ("GET", "/growth", {"params": {"end": day, "segment": CANARY}}),
         ("GET", "/series", {"params": {"from": CANARY, "to": CANARY, "metrics": CANARY}}),
         ("GET", "/series", {"params": {"from": day, "to": day, "metrics": CANARY}}),
         ("GET", f"/dau/{day}", {"params": {"segment": CANARY}}),

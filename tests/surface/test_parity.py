@@ -29,7 +29,7 @@ URL = "http://127.0.0.1"
 IOS = Segment("platform", "ios")
 BEFORE = DAY - dt.timedelta(days=1)
 OPEN_DAY = NOW.date()
-SETTINGS = {"DIMENSIONS": "platform", "DAU_BUDGET_TOTAL": 0.6}
+SETTINGS = {"DIMENSIONS": "platform", "DAU_BUDGET_TOTAL": 0.6, "MAU_BUDGET_TOTAL": 1.25}
 MONTH = month_of(DAY)
 RANDOM_FIELDS = {"release_id", "erasure_id"}
 RANGE = ["--from", BEFORE.isoformat(), "--to", DAY.isoformat()]
@@ -118,6 +118,25 @@ QUESTIONS = {
         ["dau", *days(day=dt.date.max)],
         "invalid_plan",
     ),
+    "growth": Question(lambda verbs: verbs.growth(DAY).to_json(), ["growth", *days(end=DAY)]),
+    "growth again": Question(lambda verbs: verbs.growth(DAY).to_json(), ["growth", *days(end=DAY)]),
+    "growth of one day, anew": Question(
+        lambda verbs: verbs.growth(DAY, window_days=1, fresh=True).to_json(),
+        ["growth", *days(end=DAY), "--window", "1", "--fresh"],
+    ),
+    "growth of 65 days": Question(
+        lambda verbs: verbs.growth(DAY, window_days=65).to_json(),
+        ["growth", *days(end=DAY), "--window", "65"],
+        "invalid_plan",
+    ),
+    "growth of an open day": Question(
+        lambda verbs: verbs.growth(OPEN_DAY).to_json(), ["growth", *days(end=OPEN_DAY)], "not_ready"
+    ),
+    "growth over budget": Question(
+        lambda verbs: verbs.growth(DAY, window_days=2).to_json(),
+        ["growth", *days(end=DAY), "--window", "2"],
+        "budget_exhausted",
+    ),
     "series": Question(
         lambda verbs: [one.to_json() for one in verbs.series(list(Metric), BEFORE, DAY)],
         ["series", *RANGE],
@@ -193,7 +212,9 @@ def without_random(body: Any) -> Any:
     if isinstance(body, list):
         return [without_random(one) for one in body]
     if isinstance(body, dict):
-        return {key: value for key, value in body.items() if key not in RANDOM_FIELDS}
+        return {
+            key: without_random(value) for key, value in body.items() if key not in RANDOM_FIELDS
+        }
     return body
 
 
@@ -273,6 +294,10 @@ def test_the_questions_have_the_answers_that_are_meant(expected: Results) -> Non
     assert 3 == expected["ingest again"]["duplicate"]
     assert (2, 1) == (expected["dau"]["estimate"], expected["dau of a segment"]["estimate"])
     assert 0 == expected["wau after the erasure"]["estimate"]
+    assert [1, 1, 0, 0] == [
+        expected["growth of one day, anew"][name]["estimate"]
+        for name in ("new", "retained", "resurrected", "churned")
+    ]
     assert 5 == len(expected["series"]) + len(expected["series of a segment"])
 
 

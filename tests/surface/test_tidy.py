@@ -29,8 +29,13 @@ DOORS = {
     "Event": {"ingest/batch.py"},
     "EventBatch": {"ingest/batch.py"},
     "BoundedCount": {"aggregates.py"},
-    "Charge": {"plan/single.py", "plan/months.py"},
-    "Release": {"release/on_demand.py", "release/months.py"},
+    "Charge": {"plan/growth.py", "plan/single.py", "plan/live.py", "plan/months.py"},
+    "Release": {
+        "release/growth.py",
+        "release/on_demand.py",
+        "release/live.py",
+        "release/months.py",
+    },
 }
 
 

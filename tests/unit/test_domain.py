@@ -7,17 +7,21 @@ import numpy as np
 import pytest
 
 from dpdau.domain import (
+    GROWTH,
     Answer,
     BoundedCount,
     BudgetBlock,
     ContributionBounds,
     EventBatch,
     Figure,
+    GrowthAnswer,
+    GrowthTotal,
     Metric,
     Release,
     Segment,
     Unit,
     Window,
+    check_range,
     day_date,
     day_number,
     month_days,
@@ -167,6 +171,58 @@ def test_an_answer_survives_its_json() -> None:
     assert answer == Answer.from_json(json.loads(json.dumps(answer.to_json())))
     assert "unsafe" not in answer.to_json()
     assert Answer(release(), True, BLOCK, exact_value=5).to_json()["unsafe"] is True
+
+
+def growth_answer(current: int = 96) -> GrowthAnswer:
+    """Four cells of 32 users each and their totals."""
+    numbers = {"estimate": 32, "lower_95": 15, "upper_95": 49, "plan_id": "growth-1"}
+    cells = tuple(release(metric=figure, segment=None, **numbers) for figure in GROWTH)
+    window = cells[0].window
+    return GrowthAnswer(
+        cells=cells,
+        current=GrowthTotal(window, current, 29, 15.1),
+        previous=GrowthTotal(window.before, 64, 24, 12.2),
+        replayed=False,
+        budget=BLOCK,
+    )
+
+
+def test_a_growth_answer_survives_its_json() -> None:
+    """Cells and totals read back equal those that were written; each cell has its name."""
+    answer = growth_answer()
+    body = json.loads(json.dumps(answer.to_json()))
+
+    assert answer == GrowthAnswer.from_json(body)
+    assert {figure.value for figure in GROWTH} < set(body)
+    assert (67, 125, 29) == tuple(
+        body["current"][name] for name in ("lower_95", "upper_95", "half_width_95")
+    )
+
+
+def test_growth_totals_are_sums_of_what_is_published() -> None:
+    """A total that is not the sum of its cells is a bug."""
+    with pytest.raises(AssertionError):
+        growth_answer(current=97)
+
+
+def test_the_window_before_ends_where_a_window_starts() -> None:
+    """Two neighboring windows have the same length and no day in common."""
+    window = Window(dt.date(2026, 3, 10), 30)
+
+    assert Window(dt.date(2026, 2, 8), 30) == window.before
+    assert window.start - dt.timedelta(days=1) == window.before.end
+    with pytest.raises(InvalidPlanError):
+        _ = Window(dt.date(1900, 1, 1), 1).before
+
+
+def test_a_range_of_days_is_neither_empty_nor_endless() -> None:
+    """One day to ten years; backwards is refused."""
+    day = dt.date(2026, 3, 10)
+    check_range(day, day)
+    check_range(day, day + dt.timedelta(days=3659))
+    for days in (-1, 3660):
+        with pytest.raises(InvalidPlanError):
+            check_range(day, day + dt.timedelta(days=days))
 
 
 def test_an_answer_has_the_fields_of_the_contract() -> None:

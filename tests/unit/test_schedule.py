@@ -1,13 +1,14 @@
 """The schedule: takes what is due, waits for the next day, and survives what fails."""
 
 import datetime as dt
+import sqlite3
 import threading
 from pathlib import Path
 
 import pytest
 
 from dpdau.domain import Metric
-from dpdau.errors import StoreUnavailableError
+from dpdau.errors import InvalidPlanError, StoreUnavailableError
 from dpdau.schedule import RETRY_SECONDS, WAKE_SECONDS_MAX, Schedule
 from products import event, product, send
 
@@ -58,6 +59,24 @@ def test_a_failure_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         Schedule(app).turn()
 
         assert 8 == app.month("2026-02").days_taken
+
+
+@pytest.mark.parametrize(
+    ("error", "wait"),
+    [(sqlite3.IntegrityError("any"), RETRY_SECONDS), (InvalidPlanError("no"), WAKE_SECONDS_MAX)],
+)
+def test_no_error_ends_the_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, wait: float
+) -> None:
+    """An error of any kind is logged and tried again; what stays refused, less often."""
+    with product(tmp_path, now=NOW) as app:
+
+        def fail() -> int:
+            raise error
+
+        monkeypatch.setattr(app, "take_due", fail)
+
+        assert wait == Schedule(app).turn()
 
 
 def test_an_unfinished_plan_keeps_what_it_needs_from_the_purge(tmp_path: Path) -> None:

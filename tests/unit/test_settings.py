@@ -157,6 +157,15 @@ def test_segments_of_a_plan_are_values_of_one_declared_dimension(
     assert caught.value.message.startswith("PLAN_SEGMENTS: ")
 
 
+def test_a_plan_budget_out_of_range_stops_the_start(tmp_path: Path) -> None:
+    """The plan's budget is built once at the start."""
+    with (
+        pytest.raises(InvalidSettingError, match="PLAN_EPSILON"),
+        product(tmp_path, PLAN_EPSILON=1e-9),
+    ):
+        pass
+
+
 def test_a_plan_needs_a_window_above_a_week(tmp_path: Path) -> None:
     """The plan's strategy is for nested windows; the start says so."""
     with (

@@ -3,11 +3,13 @@
 import io
 import json
 import logging
+from pathlib import Path
 
 import pytest
 
 from dpdau.domain import BoundedCount, ContributionBounds, PrivateValueError, Unit
 from dpdau.telemetry import Metrics, configure_logs, log, refuse_private
+from products import DAY, product
 
 COUNT = BoundedCount(7, ContributionBounds(), Unit.USER)
 
@@ -49,6 +51,19 @@ def test_metrics_are_kept_per_registry() -> None:
 
     assert 5 == one.registry.get_sample_value("dpdau_erasures_total")
     assert 0 == two.registry.get_sample_value("dpdau_erasures_total")
+
+
+def test_a_release_is_counted_with_its_budget(tmp_path: Path) -> None:
+    """One more release of its metric, and the share of its budget that is spent."""
+    metrics = Metrics()
+    with product(tmp_path) as app:
+        metrics.released("new", app.growth(DAY).budget, replayed=False)
+
+    names = {"metric": "new", "replayed": "false"}
+    assert 1 == metrics.registry.get_sample_value("dpdau_releases_total", names)
+    names = {"metric": "mau", "period": "2026-03"}
+    share = metrics.registry.get_sample_value("dpdau_budget_spent_ratio", names)
+    assert share == pytest.approx(0.5 / 3.5)
 
 
 def test_nothing_but_the_product_is_counted() -> None:

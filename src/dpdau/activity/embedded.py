@@ -31,6 +31,7 @@ from dpdau.activity.growth import growth_counts
 from dpdau.activity.held import HELD
 from dpdau.activity.history import Snapshot
 from dpdau.activity.labels import LABELS
+from dpdau.activity.live import LiveDays, left_by
 from dpdau.activity.manifest import Manifest
 from dpdau.activity.masks import MASKS
 from dpdau.activity.month_view import has_late, held_by
@@ -38,6 +39,7 @@ from dpdau.activity.months import Months
 from dpdau.activity.runs import Rows, Run, Table, find, merge_runs
 from dpdau.activity.seen import SEEN
 from dpdau.activity.store import Applied, StoreStats
+from dpdau.activity.today import removals
 from dpdau.activity.upkeep import StoreLimits
 from dpdau.domain import (
     WINDOW_DAYS_MAX,
@@ -97,6 +99,7 @@ class EmbeddedStore:
             limits=StoreLimits() if limits is None else limits,
         )
         self._months = Months(self._access, clock)
+        self.live: Final = LiveDays(self._access, clock)
 
     @staticmethod
     def exists(root: Path) -> bool:
@@ -136,6 +139,9 @@ class EmbeddedStore:
             if has_late(manifest.open_months(), events):
                 held = self._access.read((MASKS, HELD), lambda state: held_by(state, moved, events))
                 runs[HELD] = merge_runs(HELD, runs.get(HELD, {}), held)
+            if len(removals(manifest.live.day(), events)):
+                out = self._access.read((MASKS,), lambda state: left_by(state, moved, events))
+                runs[HELD] = merge_runs(HELD, runs.get(HELD, {}), out)
             runs[MASKS] = merge_runs(MASKS, runs.get(MASKS, {}), events)
             runs[LABELS] = merge_runs(LABELS, runs.get(LABELS, {}), label_rows)
             runs[SEEN] = seen.from_ids(batch.event_id[fresh], now)
@@ -288,6 +294,10 @@ class EmbeddedStore:
     def secret(self, month: str) -> bytes | None:
         """The secret of an open month, or None."""
         return self._months.secret(month)
+
+    def open_months(self) -> tuple[str, ...]:
+        """The months that were opened and not ended, oldest first."""
+        return self._months.open_months()
 
     def end_month(self, month: str) -> None:
         """Destroys all that was kept for a month; see `ActivityStore.end_month`."""

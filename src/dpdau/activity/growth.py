@@ -57,9 +57,11 @@ def _active(page: int, rows: Rows | None, first: int, last: int) -> NDArray[np.u
     """The keys of one page that are active on some of the days first..last, sorted."""
     if rows is None:
         return np.zeros(0, dtype=np.uint64)
-    return rows.key[(rows.values[0] & days_mask(page, first, last)) != 0]
+    found: NDArray[np.uint64] = rows.key[(rows.values[0] & days_mask(page, first, last)) != 0]
+    return found
 
 
 def _without(keys: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The sorted keys that are not among others."""
-    return keys[~find(others, keys)[1]]
+    left: NDArray[np.uint64] = keys[~find(others, keys)[1]]
+    return left

@@ -44,6 +44,7 @@ class Snapshot:
         pending: All small commits, oldest first.
         deltas: Table kind → all commits that are not yet cut by key, as one run.
         months: The open months, oldest first.
+        live: The day number that is counted live, or None.
     """
 
     files: SegmentFiles
@@ -51,6 +52,7 @@ class Snapshot:
     pending: Sequence[PendingRef]
     deltas: Mapping[str, Run]
     months: Sequence[PlanMonth]
+    live: int | None
 
     @classmethod
     def bare(cls, files: SegmentFiles, manifest: Manifest) -> "Snapshot":
@@ -58,7 +60,8 @@ class Snapshot:
         segments: dict[tuple[str, int], list[SegmentRef]] = {}
         for ref in manifest.segments():
             segments.setdefault((ref.kind, ref.part), []).append(ref)
-        return cls(files, segments, manifest.pending(), {}, manifest.open_months())
+        months, live = manifest.open_months(), manifest.live.day()
+        return cls(files, segments, manifest.pending(), {}, months, live)
 
     def part(self, table: Table, part: int) -> Sequence[SegmentRef]:
         """The files of one part, oldest first."""
@@ -66,7 +69,9 @@ class Snapshot:
 
     def first_group(self, table: Table) -> int:
         """A group that no row of a table comes before; 0 where there are no rows."""
-        refs = [ref for (kind, _), some in self.segments.items() if kind == table.kind for ref in some]
+        refs = [
+            ref for (kind, _), some in self.segments.items() if kind == table.kind for ref in some
+        ]
         return min((*(ref.file.group_min for ref in refs), *self.deltas[table.kind]), default=0)
 
     def loose(self, table: Table) -> Sequence[SegmentRef]:

@@ -19,6 +19,7 @@ from typing import Any, Final
 from dpdau.activity.held import PlanMonth
 from dpdau.activity.sealing import Sealer
 from dpdau.activity.segments import SegmentFile
+from dpdau.activity.today import LIVE_SCHEMA, LIVE_VERSION, LiveTable
 from dpdau.domain import ErasureReceipt, day_number
 from dpdau.errors import (
     SchemaVersionError,
@@ -27,7 +28,7 @@ from dpdau.errors import (
     StoreUnavailableError,
 )
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = LIVE_VERSION
 UNSPLIT: Final = -1
 """The part of a file that holds one commit and is not yet cut by key."""
 _BUSY_TIMEOUT_SECONDS: Final = 5.0
@@ -102,6 +103,7 @@ class Manifest:
             check_same_thread=False,
         )
         self._version = 0
+        self.live: Final = LiveTable(self._db)
         try:
             self._db.execute("PRAGMA synchronous = FULL")
             # Freed pages are overwritten, so that what is forgotten is not left in the file.
@@ -123,7 +125,7 @@ class Manifest:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("BEGIN IMMEDIATE")
-            for statement in (_SCHEMA + _MONTHS_SCHEMA).split(";\n"):
+            for statement in (_SCHEMA + _MONTHS_SCHEMA + LIVE_SCHEMA).split(";\n"):
                 db.execute(statement)
             db.execute("INSERT INTO meta VALUES ('seq', ?)", (b"0",))
             check = sealer.for_file(_KEY_CHECK).seal(b"dpdau", _KEY_CHECK)
@@ -354,6 +356,10 @@ class Manifest:
             row,
         )
 
+    def drop_month(self, month: int) -> None:
+        """Forgets that a month was opened."""
+        self._db.execute("DELETE FROM plan_months WHERE month = ?", (month,))
+
     def secret(self, month: int) -> bytes | None:
         """The sealed secret of a month, or None."""
         if not self._has_months():
@@ -390,10 +396,11 @@ class Manifest:
 
     def _migrate(self) -> None:
         """Brings an older file up to date; the caller is the only writer."""
-        if self._has_months():
+        if self._read_version() == SCHEMA_VERSION:
             return
+        missing = LIVE_SCHEMA if self._has_months() else _MONTHS_SCHEMA + LIVE_SCHEMA
         with self.writing():
-            for statement in _MONTHS_SCHEMA.split(";\n"):
+            for statement in missing.split(";\n"):
                 self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         self._version = SCHEMA_VERSION

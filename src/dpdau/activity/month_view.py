@@ -147,7 +147,7 @@ def held_by(state: Snapshot, moved: Mapping[Table, Run], events: Run) -> Run:
             if len(late):
                 group = month.group(page)
                 found = [
-                    _looked_up(state, moved, table, late.key, group=place)
+                    looked_up(state, moved, table, late.key, group=place)
                     for table, place in ((HELD, group), (MASKS, page))
                 ]
                 rows = holding(found[0], before=found[1], event=late, fixed=fixed)
@@ -165,7 +165,7 @@ def has_late(open_months: Iterable[PlanMonth], events: Run) -> bool:
     )
 
 
-def _looked_up(
+def looked_up(
     state: Snapshot,
     moved: Mapping[Table, Run],
     table: Table,

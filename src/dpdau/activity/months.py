@@ -41,10 +41,15 @@ class Months:
                 return
             if known.ended:
                 raise _ended(month)
-            if (known.lookback_days, known.dimensions) != (asked.lookback_days, asked.dimensions):
+            if (known.lookback_days, known.dimensions) == (asked.lookback_days, asked.dimensions):
+                return
+            if known.frozen_through is not None or manifest.secret(asked.month) is not None:
                 raise InvalidPlanError(
                     f"Expected {month} as it was opened, found another look-back or dimensions."
                 )
+            with manifest.writing():
+                manifest.drop_month(known.month)
+                manifest.put_month(asked)
 
     def freeze(self, month: str, day: dt.date) -> None:
         """See `ActivityStore.freeze`."""
@@ -144,18 +149,20 @@ class Months:
         index = parse_month(month)
         with self._access.writing() as (manifest, upkeep):
             known = manifest.month(index)
-            if known is None:
+            if known is None or known.ended:
                 return
-            if known.ended:
-                # A reader may have kept the log from being emptied when the month ended.
-                upkeep.leave_no_trace()
-                return
+            upkeep.drop_month(known, self._clock(), lambda: manifest.drop_secret(index))
+            # Last, so that a month of which something may be left in the log is still open.
+            with manifest.writing():
+                if known.frozen_through is None:
+                    manifest.drop_month(index)
+                else:
+                    manifest.put_month(dataclasses.replace(known, ended=True))
 
-            def also() -> None:
-                manifest.drop_secret(index)
-                manifest.put_month(dataclasses.replace(known, ended=True))
-
-            upkeep.drop_month(known, self._clock(), also)
+    def open_months(self) -> tuple[str, ...]:
+        """See `ActivityStore.open_months`."""
+        with self._access.looking() as manifest:
+            return tuple(month_of(day_date(one.first)) for one in manifest.open_months())
 
     def _opened(self, index: int, stored: bytes) -> bytes:
         """A secret as it was given."""

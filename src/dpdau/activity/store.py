@@ -42,6 +42,60 @@ class StoreStats:
     last_day: dt.date | None
 
 
+class LiveStore(Protocol):
+    """The live day of a store: counted while it lasts.
+
+    Guarantee:
+        Let m be what one user adds to `count` of a day, over all its calls. Then m is 0…0 1…1 0…0:
+        it goes up at most once and down at most once, whatever the stream does, also over an
+        erasure with a return, and under every live key. So it is in `ToggleClass(calls, 2)`.
+    """
+
+    def open(self, month: str) -> None:
+        """Lets the days of a month be counted live. Durable, idempotent.
+
+        Raises:
+            InvalidPlanError: It was ended.
+        """
+
+    def begin(self, day: dt.date) -> None:
+        """Makes a day the live one, in place of an earlier day. Durable, idempotent.
+
+        From now on a user whose activity of the day is taken out is out of its count, until the
+        day is over; nothing is left then of who was out of the earlier day.
+
+        Raises:
+            InvalidPlanError: Its month is not open, or a later day is live.
+        """
+
+    def count(self, day: dt.date) -> int:
+        """How many users are active on the live day so far, and not out of it. Private.
+
+        Raises:
+            InvalidPlanError: It is not the live day.
+        """
+
+    def put_secret(self, month: str, body: bytes) -> bytes:
+        """Stores a secret of an open month if it has none; returns the one it has. Durable.
+
+        Raises:
+            InvalidPlanError: The month is not open, or the secret is empty or too long.
+        """
+
+    def secret(self, month: str) -> bytes | None:
+        """The secret of a month, or None."""
+
+    def end(self, before: dt.date) -> None:
+        """Destroys what was kept of live days and months that ended before a day. Idempotent.
+
+        No file holds it when this returns; that a month was ended stays.
+
+        Raises:
+            StoreUnavailableError: Nothing is gone, or all is but a reader kept the write-ahead log
+                from being emptied; in both cases retry.
+        """
+
+
 class ActivityStore(Protocol):
     """A set of (pseudonym, day) pairs under `+` and `-`, with labels for segments.
 
@@ -62,6 +116,10 @@ class ActivityStore(Protocol):
         segments of one dimension, all of it is in one segment or in none. So every user's
         series is in `ContributionClass(T, windows, daily=True, erasure=True)`.
     """
+
+    @property
+    def live(self) -> LiveStore:
+        """The live day."""
 
     def apply(self, batch: EventBatch) -> Applied:
         """Folds a batch in, in arrival order; durable when it returns.
@@ -162,8 +220,11 @@ class ActivityStore(Protocol):
             dimensions: Those for which each user keeps one label through the month.
 
         Raises:
-            InvalidPlanError: It was ended, or opened with other arguments.
+            InvalidPlanError: It was ended, or opened with other arguments and used since.
         """
+
+    def open_months(self) -> tuple[str, ...]:
+        """The months that were opened and not ended, oldest first."""
 
     def freeze(self, month: str, day: dt.date) -> None:
         """Fixes all days up to one for an open month, and closes it. Durable, idempotent.
@@ -211,11 +272,12 @@ class ActivityStore(Protocol):
         """Destroys what was kept for a month; no file holds it when this returns. Idempotent.
 
         What is held, tombstones, plan labels and the secret are gone; that the month was ended
-        stays, so it cannot be opened again. A month that was never opened is left alone.
+        stays, so it cannot be opened again, unless no day of it was fixed. A month that was never
+        opened is left alone.
 
         Raises:
             StoreUnavailableError: Nothing is gone, or all is but a reader kept the write-ahead log
-                from being emptied; in both cases retry.
+                from being emptied. In both cases the month is still open: retry.
         """
 
     def offset(self, source: str) -> int | None:

@@ -58,20 +58,21 @@ class LiveTable:
         self._db = db
 
     def months(self) -> list[LiveMonth]:
-        """The months that were opened and not ended, oldest first."""
-        rows = self._rows("WHERE NOT ended ORDER BY month")
+        """The months that were ever opened, oldest first."""
+        if int(self._db.execute("PRAGMA user_version").fetchone()[0]) < LIVE_VERSION:
+            return []
+        rows = self._db.execute("SELECT * FROM live_months ORDER BY month")
         return [LiveMonth(month, day, bool(ended), secret) for month, day, ended, secret in rows]
 
     def month(self, month: int) -> LiveMonth | None:
         """A month that was ever opened, or None."""
-        rows = self._rows("WHERE month = ?", month)
-        return None if not rows else LiveMonth(*rows[0][:2], bool(rows[0][2]), rows[0][3])
+        return next((one for one in self.months() if one.month == month), None)
 
     def day(self) -> int | None:
         """The day number that is live now, or None."""
-        rows = self._rows("WHERE day IS NOT NULL")
-        assert len(rows) <= 1, "one day is live at a time"
-        return int(rows[0][1]) if rows else None
+        days = [one.day for one in self.months() if one.day is not None]
+        assert len(days) <= 1, "one day is live at a time"
+        return days[0] if days else None
 
     def put(self, month: LiveMonth) -> None:
         """Stores a month, in place of what was known of it."""
@@ -79,13 +80,6 @@ class LiveTable:
             "INSERT OR REPLACE INTO live_months VALUES (?, ?, ?, ?)",
             (month.month, month.day, month.ended, month.secret),
         )
-
-    def _rows(self, condition: str, *values: int) -> list[tuple[int, int | None, int, bytes]]:
-        """Rows of the table; none where the file is older than it."""
-        if int(self._db.execute("PRAGMA user_version").fetchone()[0]) < LIVE_VERSION:
-            return []
-        statement = f"SELECT month, day, ended, secret FROM live_months {condition}"
-        return self._db.execute(statement, values).fetchall()
 
 
 def live_group(day: int) -> int:
@@ -111,4 +105,5 @@ def removals(day: int | None, events: Run) -> NDArray[np.uint64]:
     rows = events.get(page)
     if day is None or rows is None:
         return np.zeros(0, dtype=np.uint64)
-    return rows.key[(rows.values[1] & days_mask(page, day, day)) != 0]
+    left: NDArray[np.uint64] = rows.key[(rows.values[1] & days_mask(page, day, day)) != 0]
+    return left

@@ -37,6 +37,7 @@ from dpdau.activity.runs import (
 from dpdau.activity.sealing import Sealer
 from dpdau.activity.seen import EVENT_ID_RETENTION_DAYS, SEEN, oldest_week
 from dpdau.activity.segments import SegmentFile, SegmentFiles, encode
+from dpdau.activity.today import is_live_group, live_group, out_of
 from dpdau.domain import day_date, day_number
 
 TABLES: Final = (MASKS, LABELS, SEEN, HELD)
@@ -183,7 +184,7 @@ class Upkeep:
 
         Guarantee:
             When it returns, no file of the store and no page of the manifest holds one of them,
-            but for the tombstones in the open months.
+            but for the tombstones in the open months and in the live day.
         """
 
         def drop(_group: int, rows: Rows) -> Rows:
@@ -203,6 +204,8 @@ class Upkeep:
             graves: Run = {}
             for month in snapshot.months:
                 graves = {**graves, **tombstones(month, keys)}
+            if snapshot.live is not None:
+                graves = {**graves, **out_of(snapshot.live, keys)}
             self.add(change, HELD, graves)
         self.commit(change, also)
         self.leave_no_trace()
@@ -211,7 +214,9 @@ class Upkeep:
         """Rewrites every file with activity before a day, and drops labels of earlier months."""
         with self.changing() as change:
             snapshot = self._history.snapshot((MASKS, LABELS))
-            first = min((day_number(day), *(month.start for month in snapshot.months)))
+            kept = [month.start for month in snapshot.months]
+            kept += [] if snapshot.live is None else [snapshot.live]
+            first = min(day_number(day), *kept) if kept else day_number(day)
             month = month_index(day_date(first))
             self._take_out(
                 change, snapshot, MASKS, (_dropping_days(first), _stale_days(first), now)
@@ -232,6 +237,23 @@ class Upkeep:
             for table, groups in ((LABELS, plan_groups(month.month)), (HELD, month.groups())):
                 stale = _among(groups)
                 self._take_out(change, snapshot, table, (_dropping(stale), stale, now))
+        self.commit(change, also)
+        self.leave_no_trace()
+
+    def drop_live(self, kept: int | None, now: dt.datetime, also: Callable[[], None]) -> None:
+        """Rewrites every file that says who is out of a live day, but for one day.
+
+        Guarantee:
+            When it returns, no file of the store and no page of the manifest says so.
+        """
+        spared = None if kept is None else live_group(kept)
+
+        def stale(group: int, _digest: int) -> bool:
+            return is_live_group(group) and group != spared
+
+        with self.changing() as change:
+            snapshot = self._history.snapshot((HELD,))
+            self._take_out(change, snapshot, HELD, (_dropping(stale), stale, now))
         self.commit(change, also)
         self.leave_no_trace()
 

@@ -98,7 +98,7 @@ async def plan_body(request: Request) -> bytes:
     return await reader(request).read(request)
 
 
-BudgetName = Literal["dau", "wau", "mau", "plan"]
+BudgetName = Literal["dau", "wau", "mau", "plan", "live"]
 Product = Annotated[App, Depends(product)]
 Reader = Annotated[BodyReader, Depends(reader)]
 BatchId = Annotated[
@@ -280,8 +280,8 @@ def get_series(request: Request, query: Annotated[SeriesQuery, Query()], app: Pr
 @router.get(
     "/budget/{metric}",
     response_model=BudgetShape,
-    summary="The budget of a metric, or of the month plan, for the month of a day (today).",
-    **guarded(Scope.READ, 422),
+    summary="The budget of a metric, the month plan or the live counter, for the month of a day.",
+    **guarded(Scope.READ, 404, 422),
 )
 def get_budget(
     metric: BudgetName, query: Annotated[BudgetQuery, Query()], app: Product
@@ -349,9 +349,13 @@ def post_plan(
         return JSONResponse(app.open_month(asked.month).to_json(), status_code=201)
     segment = _segment(app, asked.segment)
     if query.dry_run:
-        quote = app.price(asked.metric, asked.day, window_days=asked.window, segment=segment)
+        quote = app.price(
+            asked.metric, asked.day, window_days=asked.window, segment=segment, fresh=asked.fresh
+        )
         return JSONResponse(quote.to_json())
-    answer = app.release(asked.metric, asked.day, window_days=asked.window, segment=segment)
+    answer = app.release(
+        asked.metric, asked.day, window_days=asked.window, segment=segment, fresh=asked.fresh
+    )
     return JSONResponse(_shown(request, answer), status_code=201)
 
 

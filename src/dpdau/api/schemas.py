@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from dpdau.domain import WINDOW_DAYS_MAX, Metric, SeriesView
+from dpdau.domain import WINDOW_DAYS_MAX, Figure, Metric, SeriesView
 from dpdau.ingest.batch import REJECTIONS_KEPT_MAX
 
 PAGE_ROWS_MAX = 1000
@@ -89,7 +89,7 @@ class BudgetShape(_Shape):
 class ReleaseShape(_Shape):
     """A published number; it never changes."""
 
-    metric: Metric = Field(description="What is counted.")
+    metric: Metric | Figure = Field(description="What is counted.")
     day: dt.date = Field(description="The target day, equal to `window_end`.")
     window_days: int = Field(description="Days of the window.")
     window_start: dt.date = Field(description="First day that counts.")
@@ -127,6 +127,39 @@ class AnswerShape(ReleaseShape):
     unsafe: Literal[True] | None = Field(
         default=None, description="Present where `exact_value` is: the answer is not private."
     )
+
+
+class GrowthTotalShape(_Shape):
+    """How many users a window has, as a sum of published cells."""
+
+    window_days: int = Field(description="Days of the window.")
+    window_start: dt.date = Field(description="First day that counts.")
+    window_end: dt.date = Field(description="Last day that counts.")
+    estimate: int = Field(description="The sum, in users; may be negative.")
+    lower_95: int = Field(description="Lower end of the 95 % interval, in users.")
+    upper_95: int = Field(description="Upper end of the 95 % interval, in users.")
+    half_width_95: int = Field(description="Half the width of the 95 % interval, in users.")
+    noise_stddev: float = Field(description="Standard deviation of the noise, in users.")
+
+
+class GrowthShape(_Shape):
+    """The users of two neighboring windows, each in one of four cells; one charge for all."""
+
+    new: ReleaseShape = Field(description="In the later window, and never before it.")
+    retained: ReleaseShape = Field(description="In both windows.")
+    resurrected: ReleaseShape = Field(
+        description="In the later window, not in the earlier one, and before both."
+    )
+    churned: ReleaseShape = Field(description="In the earlier window alone.")
+    current: GrowthTotalShape = Field(
+        description="The later window: new + retained + resurrected, exactly as published."
+    )
+    previous: GrowthTotalShape = Field(
+        description="The earlier window: retained + churned, exactly as published."
+    )
+    replayed: bool = Field(description="Whether it was stored before: then nothing was charged.")
+    budget_remaining: float = Field(description="ε that is left of the month's MAU budget.")
+    budget: BudgetShape = Field(description="The month's MAU budget after this request.")
 
 
 class SeriesShape(_Shape):
@@ -275,6 +308,9 @@ class PlanRequest(_Shape):
     day: Day
     window: Annotated[WindowDays, Strict()] | None = None
     segment: SegmentText | None = None
+    fresh: Annotated[bool, Strict()] = Field(
+        default=False, description="On demand and anew, although a number is stored or planned."
+    )
 
 
 class MonthRequest(_Shape):
@@ -327,6 +363,14 @@ class WindowQuery(ReleaseQuery):
     """The window that ends at a day."""
 
     end: Day
+
+
+class GrowthQuery(_Query):
+    """The later window, and whether to buy anew."""
+
+    end: Day
+    window: WindowDays | None = None
+    fresh: bool = Field(default=False, description="Buy new numbers although some are stored.")
 
 
 class SeriesQuery(_Query):

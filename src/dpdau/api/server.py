@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from dpdau import __version__
-from dpdau.api import openapi, pages, problems, routes, traffic
+from dpdau.api import growth, live, openapi, pages, problems, routes, traffic
 from dpdau.api.auth import RATE_LIMIT, Gate, RateLimiter, require_loopback
 from dpdau.api.bodies import BODY_BYTES_MAX, BodyReader
 from dpdau.api.protocol import BoundedHttpProtocol
@@ -73,9 +73,12 @@ def create_api(
     api.state.gate = Gate(app, limiter, no_auth=no_auth)
     api.state.bodies = BodyReader(max_body_bytes)
     api.state.readiness = Readiness(app)
+    api.state.streams = live.Streams()
     api.state.unsafe_debug = unsafe_debug
     api.state.registry = metrics.registry
     api.include_router(routes.router)
+    api.include_router(growth.router)
+    api.include_router(live.router)
     api.include_router(pages.router)
     problems.install(api, metrics)
     openapi.install(api)
@@ -128,7 +131,7 @@ def serve(
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=drain_seconds,
     )
-    server = _Server(config)
+    server = _Server(config, api.state.streams)
     try:
         listener = _listen(host, port)
         _LOG.info("serving", host=host, port=listener.getsockname()[1])
@@ -145,8 +148,9 @@ def serve(
 class _Server(uvicorn.Server):
     """The server with a limit on its own stop: a thread that is stuck would hold it for ever."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, streams: live.Streams) -> None:
         super().__init__(config)
+        self._streams = streams
         drain = config.timeout_graceful_shutdown
         assert drain is not None
         self.is_stuck = False
@@ -154,8 +158,9 @@ class _Server(uvicorn.Server):
         self.limit.daemon = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Starts the limit, stops, and notes whether a request did not finish."""
+        """Starts the limit, ends the streams, stops, and notes whether a request did not finish."""
         self.limit.start()
+        self._streams.close()
         await super().shutdown(sockets)
         self.is_stuck = bool(self.server_state.tasks)
 

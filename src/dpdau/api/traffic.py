@@ -28,6 +28,8 @@ from dpdau.telemetry import Metrics, log
 LATENCY_SAMPLES_MAX: Final = 2048
 CLIENT_CLOSED_STATUS: Final = 499
 _UNLIMITED_PATHS: Final = frozenset({"/healthz"})
+STREAM_PATH: Final = "/live"
+"""Its answer lasts as long as its reader stays, which is no latency."""
 _FRAMES_MAX: Final = 12
 _LATENCY_BUCKETS_SECONDS: Final = (0.01, 0.05, 0.1, 0.5, 1, 5)
 ANSWER_HEADERS: Final = {
@@ -104,7 +106,8 @@ class TrafficMiddleware:
                 await internal_problem()(scope, receive, send_noted)
         finally:
             milliseconds = (time.perf_counter() - started) * 1000
-            self._latency.add(milliseconds)
+            if route_of(scope) != STREAM_PATH:
+                self._latency.add(milliseconds)
             _LOG.info(
                 "request",
                 method=scope["method"],
@@ -145,6 +148,7 @@ def install(api: Starlette, *, limiter: RateLimiter, metrics: Metrics) -> None:
         instruments.requests(registry=metrics.registry),
         instruments.latency(
             should_include_status=False,
+            should_exclude_streaming_duration=True,
             buckets=_LATENCY_BUCKETS_SECONDS,
             registry=metrics.registry,
         ),

@@ -22,7 +22,7 @@ from dpdau.domain import (
 from dpdau.errors import BudgetExhaustedError, DpdauError, NotFoundError
 from dpdau.ledger.ledger import Ledger
 from dpdau.ledger.statement import Statements
-from dpdau.plan import MonthPlan, Question, month_plan_id
+from dpdau.plan import MonthPlan, Question, month_plan_id, own_windows
 from dpdau.release import MonthReleaser, views
 
 
@@ -86,8 +86,14 @@ class Months:
 
     def covers(self, asked: Question) -> bool:
         """Whether the plan of the month, open or not, publishes what is asked for."""
-        plan = self.releaser.promise(month_of(asked.window.end))
-        return plan.windows[asked.metric] == asked.window.days and asked.segment in plan.series
+        stored = self.releaser.find(month_of(asked.window.end))
+        if stored is not None:
+            plan = MonthPlan.from_json(stored.body)
+            windows, series = dict(plan.windows), plan.series
+        else:
+            windows = own_windows(self.releaser.terms.mau_window_days)
+            series = (None, *self.releaser.segments)
+        return windows[asked.metric] == asked.window.days and asked.segment in series
 
     def quote(self, asked: Question) -> Quote:
         """What the number costs where the plan publishes it: the plan's charge, once."""
@@ -185,6 +191,7 @@ class Months:
                 released += len(self.releaser.take(month, newest))
             except DpdauError as error:
                 failed = error
+        self.releaser.end_what_is_over()
         if failed is not None:
             raise failed
         return released

@@ -4,6 +4,7 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, Self
 
 import numpy as np
@@ -15,6 +16,7 @@ from dpdau.activity import erasure
 from dpdau.activity.store import ActivityStore
 from dpdau.app.callers import identify
 from dpdau.app.growth import Growth
+from dpdau.app.live import Live, take_each
 from dpdau.app.months import Months
 from dpdau.app.singles import Singles
 from dpdau.app.wiring import (
@@ -132,6 +134,7 @@ class App:
             ledger,
             self._statements,
         )
+        self.live = Live.beside(self._months, settings.LIVE_TICKS, opening=opening)
 
     @classmethod
     def open(
@@ -230,10 +233,11 @@ class App:
         *,
         window_days: int | None = None,
         segment: Segment | None = None,
+        fresh: bool = False,
     ) -> Quote:
         """See `Verbs.price`."""
         asked = self._question(metric, day, window_days, segment)
-        if self._is_planned(asked):
+        if not fresh and self._is_planned(asked):
             return self._months.quote(asked)
         return self._singles.quote(asked)
 
@@ -301,7 +305,7 @@ class App:
         return self._months.status(month)
 
     def take_due(self) -> int:
-        """Takes every day that has closed, of every open plan, and drops what is not kept.
+        """Takes all closed days of open plans and the tick that is due; drops what is not kept.
 
         Under `RELEASE_POLICY=plan` the plan of the newest closed day is opened first, whatever is
         in the store: whether a charge is made must not depend on who was active.
@@ -309,18 +313,22 @@ class App:
         Returns:
             How many numbers were released.
         """
-        released = self._months.take_due(opening=self._opening)
-        self._purge_if_due()
-        return released
+        days = partial(self._months.take_due, opening=self._opening)
+        try:
+            return take_each(self.live.take_due, days)
+        finally:
+            self._purge_if_due()
 
     def next_due(self) -> dt.datetime:
-        """When the next day closes."""
-        newest = self.calendar.last_closed_day()
-        return self.calendar.closes_at(newest + dt.timedelta(days=1))
+        """When the next day closes, or the next tick of the live counter is due."""
+        following = self.calendar.last_closed_day() + dt.timedelta(days=1)
+        return self.live.next_due(otherwise=self.calendar.closes_at(following))
 
     def budget(self, metric: str, day: dt.date | None = None) -> BudgetBlock:
         """See `Verbs.budget`."""
         period = month_of(day or self.calendar.today())
+        if metric == promises.LIVE:
+            return self.live.budget(period)
         return self._statements.block(promises.budget(_budget_name(metric), period, self._terms))
 
     def erase(self, user_id: str) -> ErasureReceipt:
@@ -413,7 +421,7 @@ class App:
             plan = promises.on_demand(asked, edition=0, terms=self._terms)
             self._statements.report([plan.charge.dp_event], self.settings.exact("DELTA"))
         self._singles.warm_up()
-        for days in MONTH_DAYS:
+        for days in MONTH_DAYS if self.settings.RELEASE_POLICY == "plan" else ():
             replace(self._strategies, solving=True)(days, self._terms.mau_window_days)
 
     def check_ready(self) -> None:
@@ -477,7 +485,7 @@ class App:
 
 
 def _budget_name(name: str) -> str:
-    known = (*(metric.value for metric in Metric), promises.PLAN)
+    known = (*(metric.value for metric in Metric), promises.PLAN, promises.LIVE)
     if name not in known:
         raise InvalidPlanError(f"Expected a budget of {', '.join(known)}, found another word.")
     return name

@@ -43,8 +43,12 @@ class Verbs(Protocol):
         *,
         window_days: int | None = None,
         segment: Segment | None = None,
+        fresh: bool = False,
     ) -> Quote:
-        """What a release would cost and how precise it would be; charges nothing."""
+        """What a release would cost and how precise it would be; charges nothing.
+
+        A `fresh` one is on demand, also where a month plan publishes the number.
+        """
 
     def release(
         self,

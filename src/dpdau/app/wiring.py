@@ -10,7 +10,7 @@ from dpdau.activity.embedded import EmbeddedStore
 from dpdau.activity.store import ActivityStore
 from dpdau.activity.upkeep import StoreLimits
 from dpdau.datadir import DataDir
-from dpdau.domain import WAU_WINDOW_DAYS, Clock, Metric
+from dpdau.domain import WAU_WINDOW_DAYS, Clock, Metric, month_of
 from dpdau.errors import (
     InvalidPlanError,
     InvalidSettingError,
@@ -27,6 +27,7 @@ from dpdau.ledger.ledger import Ledger
 from dpdau.ledger.statement import ReportTerms
 from dpdau.mechanisms.matrix import strategies
 from dpdau.mechanisms.matrix.covariance import Progress
+from dpdau.mechanisms.matrix.live import live_strategy
 from dpdau.mechanisms.matrix.strategies import CertifiedStrategy, month_key
 from dpdau.plan import PrivacyTerms
 from dpdau.pseudonym import Keyring, parse_secret
@@ -58,6 +59,7 @@ def terms(settings: Settings) -> PrivacyTerms:
         plan_epsilon=settings.exact("PLAN_EPSILON"),
         plan_delta=settings.exact("PLAN_DELTA"),
         mau_window_days=settings.MAU_WINDOW_DAYS,
+        live_epsilon=None if settings.LIVE_EPSILON is None else settings.exact("LIVE_EPSILON"),
     )
 
 
@@ -73,6 +75,12 @@ def checked_terms(settings: Settings) -> PrivacyTerms:
             f"MAU_WINDOW_DAYS: expected more than {WAU_WINDOW_DAYS} with RELEASE_POLICY=plan, "
             f"found {settings.MAU_WINDOW_DAYS}."
         )
+    try:
+        promises.budget(promises.PLAN, month_of(_ANY_DAY), found).cap()
+    except InvalidPlanError as error:
+        raise InvalidSettingError(
+            f"PLAN_EPSILON or PLAN_DELTA is out of range: {error.message}"
+        ) from None
     for metric in Metric:
         try:
             asked = promises.question(
@@ -84,6 +92,14 @@ def checked_terms(settings: Settings) -> PrivacyTerms:
             name = metric.name
             raise InvalidSettingError(
                 f"EPSILON_{name}, {name}_BUDGET_TOTAL or DELTA is out of range: {error.message}"
+            ) from None
+    if found.live_epsilon is not None:
+        try:
+            # The number of ticks hardly moves the scale, which alone can be out of range.
+            promises.live(_ANY_DAY, timezone="UTC", terms=found, strategy=live_strategy(1))
+        except (InvalidPlanError, UnsupportedMechanismError) as error:
+            raise InvalidSettingError(
+                f"LIVE_EPSILON or PLAN_DELTA is out of range: {error.message}"
             ) from None
     return found
 

@@ -1,5 +1,6 @@
 """Commands that release, read and price numbers."""
 
+import contextlib
 import datetime as dt
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,7 @@ from dpdau.cli.session import (
     verbs,
 )
 from dpdau.domain import Metric, SeriesView, check_range, month_days, parse_day
+from dpdau.errors import NotFoundError
 
 FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Buy a new release although one is stored.")
@@ -33,7 +35,7 @@ DryRunOption = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this file."""
-    for command in (dau, wau, mau, series, budget, exact):
+    for command in (dau, wau, mau, growth, series, budget, exact):
         app.command()(command)
     app.command("reset-budget")(reset_budget)
 
@@ -110,6 +112,33 @@ def mau(
     )
 
 
+def growth(
+    end: Annotated[str, typer.Option("--end", help="The last day of the window, YYYY-MM-DD.")],
+    window: Annotated[
+        int | None, typer.Option("--window", help="Days, 1..64; MAU_WINDOW_DAYS unless given.")
+    ] = None,
+    fresh: FreshOption = False,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+) -> None:
+    """Release who is new, retained, resurrected and churned since the window before; one charge."""
+    when = parse_day(end)
+    with verbs(url, api_key, reported=as_json) as product:
+        answer = product.growth(when, window_days=window, fresh=fresh)
+    if as_json:
+        print_json(answer.to_json())
+        return
+    from dpdau.cli.output import OUT, growth_table
+
+    OUT.print(growth_table(answer))
+    how = "stored before, nothing charged" if answer.replayed else "charged once for all"
+    OUT.print(
+        f"{how}; {answer.budget.epsilon_remaining:.4g} of ε {answer.budget.epsilon_cap:g} left in "
+        f"the {answer.budget.metric} budget of {answer.budget.period}"
+    )
+
+
 def series(
     first: FromOption,
     last: ToOption,
@@ -143,7 +172,7 @@ def series(
 
 
 def budget(
-    metric: Annotated[str, typer.Argument(help="dau, wau, mau or plan; `all` shows each.")],
+    metric: Annotated[str, typer.Argument(help="dau, wau, mau, plan or live; `all` shows each.")],
     day: Annotated[
         str | None, typer.Option("--day", help="A day of the month; today unless given.")
     ] = None,
@@ -159,6 +188,9 @@ def budget(
     names = ["plan", *(one.value for one in Metric)] if metric == "all" else [metric]
     with verbs(url, api_key) as product:
         blocks = [product.budget(name, when) for name in names]
+        if metric == "all":
+            with contextlib.suppress(NotFoundError):
+                blocks.append(product.budget("live", when))
     bodies = [block.to_json() for block in blocks]
     if snapshot:
         _write_snapshot(bodies)
@@ -171,7 +203,7 @@ def budget(
 
 
 def reset_budget(
-    metric: Annotated[str, typer.Argument(help="dau, wau, mau or plan.")],
+    metric: Annotated[str, typer.Argument(help="dau, wau, mau, plan or live.")],
     month: Annotated[str, typer.Argument(help="The month, YYYY-MM.", metavar="YYYY-MM")],
     reason: Annotated[str, typer.Option("--reason", help="Why; kept in the ledger.")],
     as_json: JsonOption = False,
@@ -245,7 +277,7 @@ def _release(
     when, named = parse_day(day), parse_segment(segment)
     with verbs(url, api_key, reported=as_json) as product:
         if dry_run:
-            quote = product.price(metric, when, window_days=window, segment=named)
+            quote = product.price(metric, when, window_days=window, segment=named, fresh=fresh)
             _show_quote(quote.to_json(), as_json)
             return
         answer = product.release(metric, when, window_days=window, segment=named, fresh=fresh)

@@ -21,7 +21,7 @@ from rich.table import Table
 from dpdau.domain import RELATIVE_ERROR
 
 if TYPE_CHECKING:
-    from dpdau.domain import Answer, BudgetBlock, MonthQuote
+    from dpdau.domain import Answer, BudgetBlock, GrowthAnswer, MonthQuote
 
 _TICKS: Final = "▁▂▃▄▅▆▇█"
 PIPE_COLUMNS: Final = 160
@@ -70,6 +70,34 @@ def answer_table(answers: "Sequence[Answer]", title: str = "") -> Table:
             f"{release.delta:g}",
         ]
         table.add_row(*cells)
+    return table
+
+
+def growth_table(answer: "GrowthAnswer") -> Table:
+    """The four cells as rows, then the two windows that they add up to."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, justify in [
+        ("users", "left"),
+        ("window", "left"),
+        ("estimate", "right"),
+        ("95 % interval", "right"),
+        ("noise sd", "right"),
+    ]:
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    both = f"{answer.previous.window.start.isoformat()} … {answer.current.window.end.isoformat()}"
+    for cell in answer.cells:
+        figures = (f"{cell.estimate:,}", f"{cell.lower_95:,} … {cell.upper_95:,}")
+        table.add_row(cell.metric.value, both, *figures, f"{cell.noise_stddev:.1f}")
+    table.add_section()
+    for name, total in (("current", answer.current), ("previous", answer.previous)):
+        low, high = total.estimate - total.half_width_95, total.estimate + total.half_width_95
+        table.add_row(
+            name,
+            f"{total.window.start.isoformat()} … {total.window.end.isoformat()}",
+            f"{total.estimate:,}",
+            f"{low:,} … {high:,}",
+            f"{total.noise_stddev:.1f}",
+        )
     return table
 
 

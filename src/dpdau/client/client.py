@@ -122,6 +122,7 @@ class Client:
         *,
         window_days: int | None = None,
         segment: Segment | None = None,
+        fresh: bool = False,
     ) -> Quote:
         """See `app.Verbs.price`."""
         body = {
@@ -129,6 +130,7 @@ class Client:
             "day": day.isoformat(),
             "window": window_days,
             "segment": None if segment is None else str(segment),
+            "fresh": fresh,
         }
         return _quote_of(self._ask("POST", "/plans", params={"dry_run": "true"}, json=body))
 

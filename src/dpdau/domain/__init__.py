@@ -32,12 +32,12 @@ from dpdau.domain.events import (
     Op,
 )
 from dpdau.domain.growth import (
-    CURRENT,
     GROWTH,
-    PREVIOUS,
+    GROWTH_CURRENT,
+    GROWTH_PREVIOUS,
     GrowthAnswer,
     GrowthTotal,
-    total_of,
+    growth_total,
 )
 from dpdau.domain.people import (
     Caller,
@@ -62,9 +62,9 @@ from dpdau.domain.releases import (
 
 __all__ = [
     "BATCH_ROWS_MAX",
-    "CURRENT",
     "GROWTH",
-    "PREVIOUS",
+    "GROWTH_CURRENT",
+    "GROWTH_PREVIOUS",
     "RELATIVE_ERROR",
     "WAU_WINDOW_DAYS",
     "WINDOW_DAYS_MAX",
@@ -101,9 +101,9 @@ __all__ = [
     "check_range",
     "day_date",
     "day_number",
+    "growth_total",
     "month_days",
     "month_of",
     "parse_day",
     "published",
-    "total_of",
 ]

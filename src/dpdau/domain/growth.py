@@ -12,9 +12,9 @@ from dpdau.domain.releases import BudgetBlock, Release
 
 GROWTH: Final = (Figure.NEW, Figure.RETAINED, Figure.RESURRECTED, Figure.CHURNED)
 """The four cells, in the order of a growth plan's steps."""
-CURRENT: Final = (Figure.NEW, Figure.RETAINED, Figure.RESURRECTED)
+GROWTH_CURRENT: Final = (Figure.NEW, Figure.RETAINED, Figure.RESURRECTED)
 """The cells whose users are active in the later window."""
-PREVIOUS: Final = (Figure.RETAINED, Figure.CHURNED)
+GROWTH_PREVIOUS: Final = (Figure.RETAINED, Figure.CHURNED)
 """The cells whose users are active in the earlier window."""
 
 
@@ -73,8 +73,8 @@ class GrowthAnswer:
     def __post_init__(self) -> None:
         assert tuple(cell.metric for cell in self.cells) == GROWTH
         assert all(one.plan_id == two.plan_id for one, two in itertools.pairwise(self.cells))
-        assert self.current.estimate == total_of(self.cells, CURRENT)
-        assert self.previous.estimate == total_of(self.cells, PREVIOUS)
+        assert self.current.estimate == growth_total(self.cells, GROWTH_CURRENT)
+        assert self.previous.estimate == growth_total(self.cells, GROWTH_PREVIOUS)
 
     def to_json(self) -> dict[str, Any]:
         """The answer of `GET /growth`."""
@@ -99,6 +99,6 @@ class GrowthAnswer:
         )
 
 
-def total_of(cells: tuple[Release, ...], figures: tuple[Figure, ...]) -> int:
+def growth_total(cells: tuple[Release, ...], figures: tuple[Figure, ...]) -> int:
     """The sum of the published estimates of some cells."""
     return sum(cell.estimate for cell in cells if cell.metric in figures)

@@ -14,11 +14,20 @@ from dpdau.ledger.budgets import budget_of
 from dpdau.ledger.canonical import release_from_json, release_to_json
 from dpdau.ledger.chain import GENESIS_HASH, Entry, row_digest
 from dpdau.ledger.mark import Mark
-from dpdau.ledger.steps import AT_ONCE, MONTH, release_columns, releases_promised
+from dpdau.ledger.steps import AHEAD, AT_ONCE, LIVE, release_columns, releases_promised
 from dpdau.ledger.tables import KINDS, Kind, entries
 
 FINDINGS_MAX: Final = 100
 _FETCH_ROWS: Final = 500
+_UNREADABLE: Final = (
+    DpdauError,
+    AssertionError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+"""What reading a row raises where its content is not what this version writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +95,9 @@ def verify(connection: Connection, mark: Mark | None) -> AuditReport:
 
     Guarantee: without findings, the entries 1..n are the chain of exactly the rows that are stored,
     each release has its charge, each charge for releases at once has all of them, the steps of each
-    plan run 0, 1, 2, … up to what was paid for, those of a month plan follow its commitment, no
-    budget was over its cap at any moment, and the mark is an entry of this chain.
+    plan run 0, 1, 2, … up to what was paid for (of a live plan some are left out, and none comes
+    after a later one), those of a month or live plan follow its commitment, no budget was over its
+    cap at any moment, and the mark is an entry of this chain.
     """
     findings = _Findings()
     rows = {name: _Rows(connection, of, findings) for name, of in KINDS.items()}
@@ -223,6 +233,7 @@ class _Books:
         self._charged: set[str] = set()
         self._committed: set[str] = set()
         self._steps: dict[str, int] = {}
+        self._promised: dict[str, int] = {}
 
     def post(self, kind: str, row: dict[str, Any], seq: int) -> None:
         """Applies one row."""
@@ -243,7 +254,7 @@ class _Books:
                     self._commit(row, seq)
                 case "release":
                     self._release(row, seq)
-        except (DpdauError, AssertionError, ArithmeticError, LookupError, ValueError) as error:
+        except _UNREADABLE as error:
             self._findings.add("unreadable", f"Entry {seq} ({kind}) is unreadable: {error}.", seq)
 
     def close(self) -> None:
@@ -261,7 +272,7 @@ class _Books:
             return
         try:
             promised = releases_promised(plan["kind"], json.loads(plan["body"]))
-        except (LookupError, TypeError, ValueError):
+        except _UNREADABLE:
             promised = 1
         found = self._steps.get(plan["plan_id"], 0)
         if found < promised:
@@ -294,13 +305,13 @@ class _Books:
         self._spent[budget_id] = spent + cost_of(event)
 
     def _commit(self, row: dict[str, Any], seq: int) -> None:
-        """A commitment belongs to a charged month plan, and is its only one."""
+        """A commitment belongs to a charged month or live plan, and is its only one."""
         plan_id = row["plan_id"]
         plan = self._plans.get(plan_id)
-        if plan is None or plan["kind"] != MONTH or plan_id not in self._charged:
+        if plan is None or plan["kind"] not in AHEAD or plan_id not in self._charged:
             self._findings.add(
                 "commitment_without_plan",
-                f"The commitment of {plan_id} has no charged month plan.",
+                f"The commitment of {plan_id} has no charged plan.",
                 seq,
             )
         if plan_id in self._committed:
@@ -311,7 +322,7 @@ class _Books:
         """A release belongs to a charged plan, and its columns say what its bytes say."""
         self.releases += 1
         plan_id = row["plan_id"]
-        step = self._steps.get(plan_id, 0)
+        step = self._next_step(row)
         self._steps[plan_id] = step + 1
         if plan_id not in self._charged:
             self._findings.add(
@@ -326,6 +337,14 @@ class _Books:
                 "release_body", f"Release {row['release_id']} differs from its columns.", seq
             )
 
+    def _next_step(self, row: dict[str, Any]) -> int:
+        """The step that a release should be: the next one, or for a live plan that or a later."""
+        plan_id = row["plan_id"]
+        plan, following = self._plans.get(plan_id), self._steps.get(plan_id, 0)
+        if plan is not None and plan["kind"] == LIVE:
+            return max(following, int(row["step"]))
+        return following
+
     def _check_step(self, row: dict[str, Any], step: int, seq: int) -> None:
         """A release is the next step of its plan, was paid for, and rests on committed noise."""
         plan_id = row["plan_id"]
@@ -338,13 +357,15 @@ class _Books:
         plan = self._plans.get(plan_id)
         if plan is None:
             return
-        if plan["kind"] == MONTH and plan_id not in self._committed:
+        if plan["kind"] in AHEAD and plan_id not in self._committed:
             self._findings.add(
                 "release_without_commitment",
                 f"Release {row['release_id']} came before plan {plan_id} committed to its noise.",
                 seq,
             )
-        if step >= releases_promised(plan["kind"], json.loads(plan["body"])):
+        if plan_id not in self._promised:
+            self._promised[plan_id] = releases_promised(plan["kind"], json.loads(plan["body"]))
+        if step >= self._promised[plan_id]:
             self._findings.add(
                 "step_not_paid", f"Step {step} of plan {plan_id} was never paid for.", seq
             )

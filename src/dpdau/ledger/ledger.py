@@ -38,6 +38,7 @@ from dpdau.ledger.log import (
     release_page,
 )
 from dpdau.ledger.steps import (
+    MONTH,
     OpenRequest,
     StepRequest,
     StoredPlan,
@@ -47,6 +48,7 @@ from dpdau.ledger.steps import (
     take_day,
     take_growth,
     take_step,
+    take_tick,
     unfinished_months,
 )
 from dpdau.ledger.transactions import Transactions
@@ -137,21 +139,21 @@ class Ledger:
             "take_growth", lambda chain: take_growth(chain, request, make)
         )
 
-    def open_plan(self, request: OpenRequest) -> bool:
-        """Charges a month plan, in one transaction; or finds that it was charged.
+    def open_plan(self, request: OpenRequest, kind: str = MONTH) -> bool:
+        """Charges a month or live plan, in one transaction; or finds that it was charged.
 
         Returns:
             Whether it was charged now. If not, the plan is kept as it was first sent.
 
-        Guarantee: a plan is charged once, however many ask at once; from then on `take_day` charges
-        nothing.
+        Guarantee: a plan is charged once, however many ask at once; from then on `take_day`
+        and `take_tick` charge nothing.
 
         Raises:
             BudgetExhaustedError: The charge does not fit; `facts["budget"]` is the budget block.
             InvalidPlanError: The plan id was used for another budget or another kind of plan.
             LedgerConflictError: Another writer held the ledger for too long.
         """
-        return self._transactions.write("open_plan", lambda chain: open_plan(chain, request))
+        return self._transactions.write("open_plan", lambda chain: open_plan(chain, request, kind))
 
     def find_plan(self, plan_id: str) -> StoredPlan | None:
         """A plan with its charge, its commitment and how far it has come; None if not open."""
@@ -205,6 +207,29 @@ class Ledger:
         """
         return self._transactions.write(
             "take_day", lambda chain: take_day(chain, plan_id, first_step, make)
+        )
+
+    def take_tick(
+        self, plan_id: str, step: int, make: Callable[[], Release]
+    ) -> tuple[Release, bool]:
+        """Makes and stores the release of one tick of a live plan, in one transaction; or replays.
+
+        Args:
+            plan_id: An open live plan that is committed to its noise.
+            step: After the last one that was taken; those between are skipped for good.
+            make: Counts and adds the noise, under the rules of `make_release` in `step`.
+
+        Returns:
+            The release as stored, and whether it is a replay.
+
+        Raises:
+            NotFoundError: The plan is not open.
+            InvalidPlanError: It is no live plan or not committed to its noise, or the step was
+                skipped or not paid for.
+            LedgerConflictError: Another writer held the ledger for too long.
+        """
+        return self._transactions.write(
+            "take_tick", lambda chain: take_tick(chain, plan_id, step, make)
         )
 
     def budget_state(self, budget: Budget) -> BudgetState:

@@ -40,6 +40,10 @@ AT_ONCE: Final = (SINGLE, GROWTH)
 """The kinds of plans that no charge is made for without all of their releases."""
 MONTH: Final = "month"
 """The kind of a plan that is charged once for the releases of many days."""
+LIVE: Final = "live"
+"""The kind of a plan that is charged once for the ticks of many days, of which some are skipped."""
+AHEAD: Final = (MONTH, LIVE)
+"""The kinds of plans that are charged when they open and commit to their noise."""
 DIGEST_CHARACTERS: Final = 64
 
 
@@ -80,7 +84,7 @@ class StoredPlan:
         body: As it was first sent.
         event: What was charged for it.
         commitment: The digest of its noise; None before it was committed to.
-        steps_taken: How many of its numbers were released: the next step.
+        steps_taken: The step after the last one that was released.
     """
 
     plan_id: str
@@ -119,15 +123,17 @@ def take_growth(
     return _take_at_once(chain, request, GROWTH, make)
 
 
-def open_plan(chain: Chain, request: OpenRequest) -> bool:
-    """Charges a month plan and appends it, or finds it there; says whether it was charged."""
-    assert releases_promised(MONTH, request.plan_body) >= 1, "a month plan says what it pays for"
-    return _charge(chain, request, MONTH)
+def open_plan(chain: Chain, request: OpenRequest, kind: str) -> bool:
+    """Charges a plan and appends it, or finds it there; says whether it was charged."""
+    assert kind in AHEAD, "other plans are charged with their releases"
+    assert releases_promised(kind, request.plan_body) >= 1, "a plan says what it pays for"
+    return _charge(chain, request, kind)
 
 
 def find_plan(connection: Connection, plan_id: str) -> StoredPlan | None:
     """A plan with its charge, its commitment and how far it has come."""
-    taken = select(func.count()).select_from(releases).where(releases.c.plan_id == plan_id)
+    following = func.coalesce(func.max(releases.c.step) + 1, 0)
+    taken = select(following).where(releases.c.plan_id == plan_id)
     statement = (
         select(plans, charges.c.dp_event, commitments.c.digest, taken.scalar_subquery())
         .join_from(plans, charges, plans.c.plan_id == charges.c.plan_id)
@@ -173,7 +179,7 @@ def commit_noise(chain: Chain, plan_id: str, digest: str) -> None:
         StoreCorruptError: It was committed to other noise.
     """
     assert len(digest) == DIGEST_CHARACTERS and set(digest) <= set("0123456789abcdef")
-    plan = _month_plan(chain.connection, plan_id)
+    plan = _plan_ahead(chain.connection, plan_id, AHEAD)
     if plan.commitment is None:
         chain.append("commitment", {"plan_id": plan_id, "digest": digest, "at": chain.at})
     elif plan.commitment != digest:
@@ -191,7 +197,7 @@ def take_day(
     Returns:
         The releases of the day as stored, and whether they are a replay.
     """
-    plan = _month_plan(chain.connection, plan_id)
+    plan = _plan_ahead(chain.connection, plan_id, (MONTH,))
     if 0 <= first_step < plan.steps_taken:
         return _stored_day(chain.connection, plan_id, first_step), True
     if first_step != plan.steps_taken:
@@ -211,6 +217,32 @@ def take_day(
     assert made and first_step + len(made) <= promised, "a day has what was paid for"
     assert len({one.window.end for one in made}) == 1, "a day's releases are of one day"
     return _store(chain, made, plan_id, first_step=first_step), False
+
+
+def take_tick(
+    chain: Chain, plan_id: str, step: int, make: Callable[[], Release]
+) -> tuple[Release, bool]:
+    """Replays a tick of a live plan if it was taken; else makes its release and stores it.
+
+    Returns:
+        The release as stored, and whether it is a replay.
+    """
+    plan = _plan_ahead(chain.connection, plan_id, (LIVE,))
+    stored = chain.connection.execute(
+        select(releases.c.body).where(releases.c.plan_id == plan_id, releases.c.step == step)
+    ).scalar_one_or_none()
+    if stored is not None:
+        return release_from_json(stored), True
+    promised = releases_promised(plan.kind, plan.body)
+    if not plan.steps_taken <= step < promised:
+        raise InvalidPlanError(
+            f"Expected a step of {plan.steps_taken}..{promised - 1} of plan {plan_id}, found step "
+            f"{step}: a tick that was skipped is never made up."
+        )
+    if plan.commitment is None:
+        raise InvalidPlanError(f"Expected plan {plan_id} committed to its noise, found it open.")
+    (release,) = _store(chain, [make()], plan_id, first_step=step)
+    return release, False
 
 
 def releases_promised(kind: str, body: Mapping[str, Any]) -> int:
@@ -307,8 +339,8 @@ def _is_open(connection: Connection, request: OpenRequest, kind: str) -> bool:
     return True
 
 
-def _month_plan(connection: Connection, plan_id: str) -> StoredPlan:
-    """A plan of kind `month`, which must be there.
+def _plan_ahead(connection: Connection, plan_id: str, kinds: Sequence[str]) -> StoredPlan:
+    """A plan of one of some kinds, which must be there.
 
     Raises:
         NotFoundError: It is not.
@@ -317,8 +349,9 @@ def _month_plan(connection: Connection, plan_id: str) -> StoredPlan:
     found = find_plan(connection, plan_id)
     if found is None:
         raise NotFoundError(f"Expected an open plan {plan_id!r}, found none.")
-    if found.kind != MONTH:
-        raise InvalidPlanError(f"Expected a plan of kind {MONTH}, found kind {found.kind}.")
+    if found.kind not in kinds:
+        expected = " or ".join(kinds)
+        raise InvalidPlanError(f"Expected a plan of kind {expected}, found kind {found.kind}.")
     return found
 
 

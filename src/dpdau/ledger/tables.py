@@ -84,7 +84,8 @@ class PlanColumns(ChainedColumns):
     """One promise; `body` is its frozen description as canonical JSON.
 
     `kind` is `single`, one release in the transaction of its charge; `growth`, several of them
-    there; or `month`, whose releases follow day by day and never cost again.
+    there; `month`, whose releases follow day by day and never cost again; or `live`, whose releases
+    do so tick by tick, and where some may be left out.
     """
 
     plan_id = Column(Text, nullable=False, unique=True)

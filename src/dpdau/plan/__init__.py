@@ -6,20 +6,25 @@ it is the only maker of `Charge`.
 """
 
 from dpdau.plan.growth import GrowthPlan, growth
+from dpdau.plan.live import LivePlan, live, live_plan_id
 from dpdau.plan.months import TOTAL_SHARE, MonthPlan, month, month_plan_id
 from dpdau.plan.single import Plan, Question, on_demand, question
-from dpdau.plan.terms import PLAN, PrivacyTerms, budget, own_windows
+from dpdau.plan.terms import LIVE, PLAN, PrivacyTerms, budget, own_windows
 
 __all__ = [
+    "LIVE",
     "PLAN",
     "TOTAL_SHARE",
     "GrowthPlan",
+    "LivePlan",
     "MonthPlan",
     "Plan",
     "PrivacyTerms",
     "Question",
     "budget",
     "growth",
+    "live",
+    "live_plan_id",
     "month",
     "month_plan_id",
     "on_demand",

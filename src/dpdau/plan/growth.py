@@ -59,11 +59,13 @@ def growth(window: Window, *, edition: int, timezone: str, terms: PrivacyTerms) 
         terms: The deployment's privacy parameters.
 
     Guarantee: the four releases together are (ε, δ)-DP for adding or removing one user's entire
-    history. A user is in one cell at most, so two neighbors' vectors of counts differ by at most 1,
-    in one place; independent discrete Gaussian noise of scale σ in each place then is ρ-zCDP with
-    ρ = 1 / (2σ²), which is what one count of sensitivity 1 costs, and what is charged.
+    history. All four are counted in one step, from one state of the store, in which a user is in
+    one cell at most. So the vectors of two neighbors differ in one place at most, by 1. Each place
+    has its own discrete Gaussian noise of scale σ: three of the four releases have the same law for
+    both neighbors, and the divergence of the fourth is that of one count of sensitivity 1. Together
+    this is ρ-zCDP with ρ = 1 / (2σ²), which is what is charged.
 
-    Source: Canonne, Kamath, Steinke 2020, Theorem 14 (the multivariate discrete Gaussian).
+    Source: Canonne, Kamath, Steinke 2020, Theorem 4.
     """
     mechanism, event = gaussian(terms.epsilon[Metric.MAU], terms.delta)
     held = budget(Metric.MAU, month_of(window.end), terms)

@@ -127,9 +127,7 @@ def on_demand(asked: Question, *, edition: int, terms: PrivacyTerms) -> Plan:
     )
 
 
-def gaussian(
-    epsilon: Fraction, delta: Fraction
-) -> tuple[DiscreteGaussian, DiscreteGaussianEvent]:
+def gaussian(epsilon: Fraction, delta: Fraction) -> tuple[DiscreteGaussian, DiscreteGaussianEvent]:
     """Noise for one user's change of 1, calibrated to (ε, δ), and what it costs, from one σ."""
     sigma = gaussian_sigma(epsilon, delta, _SENSITIVITY)
     return (

@@ -21,10 +21,14 @@ class Calendar:
         """The current day in the zone."""
         return self.clock().astimezone(self.zone).date()
 
+    def begins_at(self, day: dt.date) -> dt.datetime:
+        """The moment (UTC) at which a day begins in the zone."""
+        return dt.datetime.combine(day, dt.time(), tzinfo=self.zone).astimezone(dt.UTC)
+
     def closes_at(self, day: dt.date) -> dt.datetime:
         """The moment (UTC) from which the day may be released."""
-        midnight = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), tzinfo=self.zone)
-        return midnight.astimezone(dt.UTC) + dt.timedelta(hours=self.grace_hours)
+        end = self.begins_at(day + dt.timedelta(days=1))
+        return end + dt.timedelta(hours=self.grace_hours)
 
     def last_closed_day(self) -> dt.date:
         """The newest day that may be released now."""

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from dpdau import __version__, aggregates
 from dpdau import plan as plans
 from dpdau.accounting.events import DiscreteGaussianEvent
-from dpdau.domain import CURRENT, GROWTH, PREVIOUS, Figure, GrowthTotal, Release, Window, total_of
+from dpdau.domain import (
+    GROWTH,
+    GROWTH_CURRENT,
+    GROWTH_PREVIOUS,
+    Figure,
+    GrowthTotal,
+    Release,
+    Window,
+    growth_total,
+)
 from dpdau.ledger.steps import OpenRequest
 from dpdau.mechanisms.base import interval
 from dpdau.mechanisms.gaussian import sum_half_width
@@ -74,12 +83,12 @@ class GrowthReleaser:
         def total(window: Window, figures: tuple[Figure, ...]) -> GrowthTotal:
             return GrowthTotal(
                 window=window,
-                estimate=total_of(cells, figures),
+                estimate=growth_total(cells, figures),
                 half_width_95=sum_half_width(sigma, len(figures)),
                 noise_stddev=cells[0].noise_stddev * len(figures) ** 0.5,
             )
 
-        return total(window, CURRENT), total(window.before, PREVIOUS)
+        return total(window, GROWTH_CURRENT), total(window.before, GROWTH_PREVIOUS)
 
     def _make(self, plan: plans.GrowthPlan) -> list[Release]:
         """Closes the day, counts the cells, adds noise to each, in the charge's transaction."""

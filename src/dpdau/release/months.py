@@ -6,15 +6,10 @@ noise is kept in the private store and destroyed with the last day.
 """
 
 import datetime as dt
-import hashlib
-import json
 import secrets
 import threading
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final
 
 from dpdau import __version__, aggregates
 from dpdau import plan as plans
@@ -25,43 +20,13 @@ from dpdau.ledger.ledger import Ledger
 from dpdau.ledger.steps import OpenRequest, StoredPlan
 from dpdau.mechanisms.matrix.lattice import LatticeStrategy
 from dpdau.mechanisms.matrix.strategies import CertifiedStrategy
-from dpdau.mechanisms.sampling import NoiseSource
 from dpdau.plan import MonthPlan, PrivacyTerms
 from dpdau.plan.months import strategy_digest
 from dpdau.release.calendar import Calendar
-
-DRAW_SECONDS: Final = 0.25
-"""The clock on which drawn noise is given out; drawing takes a fiftieth of it."""
-_SALT_BYTES: Final = 32
+from dpdau.release.noise import NoiseDesk, commitment_of, noise_of, secret_of
 
 Strategies = Callable[[int, int], CertifiedStrategy]
 """The strategy for a month of so many days and a MAU window of so many."""
-
-
-@dataclass(frozen=True, slots=True)
-class NoiseDesk:
-    """Draws the noise of a whole month in a thread of its own, and hands it over on a clock.
-
-    Guarantee: who waits for it waits for a multiple of `seconds`, so that the time of the request
-    that opens a plan tells nothing of the noise.
-
-    Source: Jin, McMurtry, Rubinstein, Ohrimenko 2022, on the timing of discrete samplers.
-    """
-
-    source: NoiseSource
-    seconds: float = DRAW_SECONDS
-    timer: Callable[[], float] = time.monotonic
-    pause: Callable[[float], object] = time.sleep
-
-    def draw(self, plan: MonthPlan, strategy: CertifiedStrategy) -> tuple[int, ...]:
-        """The noise of every number of a plan, secret."""
-        started = self.timer()
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="noise") as thread:
-            drawn = thread.submit(plan.draw, self.source, strategy).result()
-        if self.seconds > 0:
-            late = (self.timer() - started) % self.seconds
-            self.pause(self.seconds - late)
-        return drawn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,17 +81,21 @@ class MonthReleaser:
         Guarantee: one charge pays for every number of the month. The noise is drawn once: what was
         drawn is committed to in the ledger before it is used, and it is never drawn anew.
         """
+        stored = self.find(month)
+        if stored is not None and stored.commitment is not None:
+            return False
         with self._opening:
             plan = self.promise(month)
-            stored = self.find(month)
-            if stored is None:
+            charged = False
+            if self.find(month) is None:
                 self._require_in_reach(plan)
                 # The store is asked first: where it is busy, nothing is charged.
                 self._protect(plan)
-            request = OpenRequest(plan.plan_id, plan.to_json(), plan.budget, plan.charge)
-            charged = stored is None and self.ledger.open_plan(request)
-            if stored is None or stored.commitment is None:
-                self._prepare(plan)
+                charged = self.ledger.open_plan(
+                    OpenRequest(plan.plan_id, plan.to_json(), plan.budget, plan.charge)
+                )
+            # Another process may have charged other terms meanwhile: those are the promise.
+            self._prepare(self.promise(month))
             return charged
 
     def take(self, month: str, through: dt.date) -> list[Release]:
@@ -145,16 +114,35 @@ class MonthReleaser:
             raise NotFoundError(f"Expected an open plan for {month}, found none.")
         if stored.commitment is None:
             self.open(month)
+            stored = self.find(month)
+            assert stored is not None, "an open plan stays open"
         plan = MonthPlan.from_json(stored.body)
+        if plan.timezone != self.calendar.zone.key:
+            raise InvalidPlanError(
+                f"Expected TIMEZONE={plan.timezone}, with which the plan of {month} was opened, "
+                f"found {self.calendar.zone.key}."
+            )
         taken: list[Release] = []
         for index in range(stored.steps_taken // plan.releases_per_day, plan.days):
             day = plan.first + dt.timedelta(days=index)
             if day > through:
                 return taken
             self.calendar.require_closed(day)
-            taken += self._take_day(plan, index)
+            taken += self._take_day(plan, index, stored.commitment)
         self.store.end_month(month)
         return taken
+
+    def end_what_is_over(self) -> None:
+        """Destroys what the store keeps of plans that were taken to their end.
+
+        That comes after the last day, so a crash between the two leaves it behind. A month that
+        the store opened and the ledger never charged is given up as well.
+        """
+        with self._opening:
+            for month in self.store.open_months():
+                stored = self.find(month)
+                if stored is None or self.next_day(stored) is None:
+                    self.store.end_month(month)
 
     def next_day(self, stored: StoredPlan) -> dt.date | None:
         """The day that an open plan takes next; None at its end."""
@@ -194,45 +182,22 @@ class MonthReleaser:
         secret = self.store.secret(plan.month)
         if secret is None:
             strategy = self.strategies(plan.days, plan.windows[Metric.MAU])
-            body = {
-                "salt": secrets.token_hex(_SALT_BYTES),
-                "noise": list(self.desk.draw(plan, strategy)),
-            }
-            secret = self.store.put_secret(plan.month, json.dumps(body).encode())
-        self.ledger.commit_noise(plan.plan_id, _digest(secret))
+            drawn = self.desk.draw(lambda source: plan.draw(source, strategy))
+            secret = self.store.put_secret(plan.month, secret_of(drawn))
+        self.ledger.commit_noise(plan.plan_id, commitment_of(secret))
 
-    def _take_day(self, plan: MonthPlan, index: int) -> Sequence[Release]:
+    def _take_day(self, plan: MonthPlan, index: int, commitment: str | None) -> Sequence[Release]:
         """One day, in one transaction of the ledger."""
-        stored = self.find(plan.month)
-        assert stored is not None, "an open plan stays open"
-        noise = self._noise(plan, stored)
         releases, _replayed = self.ledger.take_day(
             plan.plan_id,
             index * plan.releases_per_day,
-            lambda: self._make(plan, index, noise),
+            lambda: self._make(plan, index, commitment),
         )
         return releases
 
-    def _noise(self, plan: MonthPlan, stored: StoredPlan) -> tuple[int, ...]:
-        """The noise that was committed to.
-
-        Raises:
-            StoreCorruptError: It is gone or it is another one. Fresh noise for the rest of the
-                month would void the charge, so there is no way on.
-        """
-        secret = self.store.secret(plan.month)
-        if secret is None or _digest(secret) != stored.commitment:
-            raise StoreCorruptError(
-                f"Expected the noise of plan {plan.plan_id} that the ledger commits to, found "
-                f"{'none' if secret is None else 'other noise'}: the activity store is not the "
-                "one that the plan was opened with. Put that store back; or release the other "
-                "days of the month on demand.",
-                plan_id=plan.plan_id,
-            )
-        return tuple(json.loads(secret)["noise"])
-
-    def _make(self, plan: MonthPlan, index: int, noise: tuple[int, ...]) -> list[Release]:
+    def _make(self, plan: MonthPlan, index: int, commitment: str | None) -> list[Release]:
         """Fixes the day, counts, adds its noise and words the numbers."""
+        noise = noise_of(self.store.secret(plan.month), commitment=commitment, plan_id=plan.plan_id)
         day = plan.first + dt.timedelta(days=index)
         through = self.store.frozen_through(plan.month)
         before = None if index == 0 else day - dt.timedelta(days=1)
@@ -240,7 +205,7 @@ class MonthReleaser:
             raise StoreCorruptError(
                 f"Expected an activity store that knows the days of plan {plan.plan_id} that were "
                 f"released, found one that ends at {through}: it is an older copy. Put the newer "
-                "one back; or release the other days of the month on demand.",
+                "one back; or release the other days of the month on demand, with `--fresh`.",
                 plan_id=plan.plan_id,
             )
         self.store.freeze(plan.month, day)
@@ -285,8 +250,3 @@ class MonthReleaser:
             version=__version__,
             released_at=self.calendar.clock(),
         )
-
-
-def _digest(secret: bytes) -> str:
-    """What the ledger keeps of the noise: salted, so that it tells nothing of it."""
-    return hashlib.sha256(secret).hexdigest()

@@ -144,7 +144,7 @@ def test_a_later_schema_is_refused(open_store: Open, tmp_path: Path) -> None:
     """A store written by a newer version stops the start."""
     open_store().close()
     db = sqlite3.connect(tmp_path / "activity" / "manifest.sqlite")
-    db.execute("PRAGMA user_version = 3")
+    db.execute("PRAGMA user_version = 99")
     db.close()
 
     with pytest.raises(SchemaVersionError):
@@ -439,3 +439,16 @@ def test_another_process_reads_while_one_writes(open_store: Open, tmp_path: Path
 
     assert ("done", "") == (out.strip(), errors)
     assert 0 == reader.returncode
+
+
+def test_erasures_alone_do_not_pile_up(open_store: Open, tmp_path: Path) -> None:
+    """Tombstones of an open month are folded although nothing is ingested between erasures."""
+    store = open_store(limits=StoreLimits(pending_commits_max=4))
+    store.open_month("2026-01", lookback_days=30)
+    for who in range(1, 40):
+        store.forget([who])
+    with sqlite3.connect(tmp_path / "activity" / "manifest.sqlite") as raw:
+        (pending,) = raw.execute("SELECT count(*) FROM pending").fetchone()
+    raw.close()
+
+    assert pending <= 6

@@ -128,7 +128,8 @@ def test_a_manifest_of_the_previous_version_opens(path: Path) -> None:
     month = plan_month("2026-02", lookback_days=30, dimensions=["platform"])
     db = sqlite3.connect(path)
     db.executescript(
-        "DROP TABLE month_secrets; DROP TABLE plan_months; PRAGMA user_version = 1;"
+        "DROP TABLE month_secrets; DROP TABLE plan_months; DROP TABLE live_months;"
+        "PRAGMA user_version = 1;"
         " INSERT INTO offsets VALUES ('a', 7);"
     )
     db.close()

@@ -39,6 +39,25 @@ def test_windows_trail() -> None:
     assert [1, 1, 2, 1] == count(state, 4, 2)
 
 
+def test_growth_puts_each_user_in_one_cell() -> None:
+    """New, retained, resurrected, churned: by hand, with two users of the second and none twice."""
+    state = fold(
+        [
+            put(1, 9),
+            *(put(2, 9), put(2, 6)),
+            *(put(3, 8), put(3, 7), put(3, 0)),
+            *(put(4, 9), put(4, 5)),
+            put(5, 7),
+            put(6, 5),
+            *(put(7, 9), take(7, 9)),
+            put(8, 10),
+        ]
+    )
+    end = DAY + dt.timedelta(days=9)
+
+    assert [1, 2, 1, 1] == state.growth(end, window_days=2).tolist()
+
+
 def test_the_first_label_of_a_month_stays() -> None:
     """A second value, and the label of another month, do not move earlier days."""
     state = fold(

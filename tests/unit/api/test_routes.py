@@ -32,6 +32,7 @@ ROUTES: list[tuple[str, str, Scope | None]] = [
     ("GET", f"/dau/{CLOSED_DAY}", Scope.RELEASE),
     ("GET", f"/wau?end={CLOSED_DAY}", Scope.RELEASE),
     ("GET", f"/mau?end={CLOSED_DAY}", Scope.RELEASE),
+    ("GET", f"/growth?end={CLOSED_DAY}", Scope.RELEASE),
     ("POST", "/plans", Scope.RELEASE),
     ("GET", f"/series?from={CLOSED_DAY}&to={CLOSED_DAY}", Scope.READ),
     ("GET", "/budget/dau", Scope.READ),
@@ -385,7 +386,7 @@ def test_questions_that_are_refused(shared_http: httpx.Client, path: str) -> Non
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("/budget/canary-user", "'dau', 'wau', 'mau' or 'plan'"),
+        ("/budget/canary-user", "'dau', 'wau', 'mau', 'plan' or 'live'"),
         (f"/dau/{CLOSED_DAY}?segment=canary-user%3Dx", "(platform)"),
         (f"/series?from={CLOSED_DAY}&to={CLOSED_DAY}&segment=canary-user%3Dx", "(platform)"),
         (f"/mau?end={CLOSED_DAY}&segment=canary-user", "dimension"),

@@ -12,6 +12,8 @@ from dpdau.api.schemas import (
     AnswerShape,
     BudgetShape,
     Day,
+    GrowthShape,
+    GrowthTotalShape,
     IngestShape,
     PlanRequest,
     QuoteShape,
@@ -33,10 +35,13 @@ def test_the_shapes_are_what_is_sent(tmp_path: Path) -> None:
             (AnswerShape, http.get(f"/dau/{day}").json()),
             (BudgetShape, http.get("/budget/mau").json()),
             (QuoteShape, http.post("/plans?dry_run=1", json=asked).json()),
+            (GrowthShape, http.get("/growth", params={"end": day}).json()),
             (ReceiptShape, http.delete("/users/u").json()),
             (ReleaseShape, app.release(Metric.DAU, DAY).release.to_json()),
         ]
 
+    growth = bodies[4][1]
+    bodies += [(ReleaseShape, growth["churned"]), (GrowthTotalShape, growth["current"])]
     for shape, body in bodies:
         read = shape.model_validate(body)
         optional = {name for name, field in shape.model_fields.items() if not field.is_required()}

@@ -122,10 +122,28 @@ def test_tables_are_for_people(loaded: Path, capsys: pytest.CaptureFixture[str])
         assert words in out
 
 
+def test_growth_is_shown_as_cells_and_totals(
+    loaded: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Six rows that add up, and what it cost; the second time, nothing."""
+    for expected in ("charged once for all", "stored before, nothing charged"):
+        assert 0 == run(["growth", "--end", DAYS[9], "--window", "1"])
+        out = capsys.readouterr().out
+        rows = [line.split() for line in out.splitlines() if line.strip()]
+        shown = {row[0]: int(row[4]) for row in rows if len(row) > 4 and row[2] == "…"}
+        assert ["new", "retained", "resurrected", "churned", "current", "previous"] == list(shown)
+        assert shown["current"] == shown["new"] + shown["retained"] + shown["resurrected"]
+        assert shown["previous"] == shown["retained"] + shown["churned"]
+        assert expected in out
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
         (["dau"], 2),
+        (["growth"], 2),
+        (["growth", "--end", "2026-01-01", "--window", "0"], 2),
+        (["growth", "--end", "2199-01-01"], 4),
         (["nonsense"], 2),
         (["dau", "--day", "yesterday"], 2),
         (["mau", "--end", "2026-01-01", "--window", "65"], 2),

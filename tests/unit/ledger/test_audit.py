@@ -1,5 +1,6 @@
 """The audit finds every change that was made behind the ledger's back."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,20 @@ from dpdau.ledger import AuditReport, Ledger
 from dpdau.ledger.audit import FINDINGS_MAX
 from dpdau.ledger.budgets import state_of
 from dpdau.ledger.chain import Entry, row_digest
+from dpdau.ledger.steps import LIVE
 from dpdau.ledger.tables import KINDS
 from simulation.ledger_cases import (
+    DIGEST,
     budget,
+    growth_releases,
+    growth_request,
     mark_of,
     open_ledger,
     open_month,
+    open_request,
     raw_rows,
     raw_sql,
+    release,
     spend,
 )
 
@@ -242,6 +249,29 @@ def test_forged_chain_does_not_hide_wrong_books(folder: Path, change: str, found
 
 
 @pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ("UPDATE releases SET plan_id = 'x' WHERE step = 3", "charge_without_release"),
+        ("UPDATE releases SET plan_id = 'x'", "charge_without_release"),
+        ("UPDATE plans SET body = '{\"releases\":5}'", "charge_without_release"),
+        ("UPDATE plans SET body = '{\"releases\":3}'", "step_not_paid"),
+        ("UPDATE plans SET kind = 'single'", "step_not_paid"),
+        ("UPDATE plans SET body = '[]'", "unreadable"),
+        ("UPDATE charges SET plan_id = 'x'", "release_without_charge"),
+    ],
+)
+def test_growth_that_is_not_whole_is_found(tmp_path: Path, change: str, found: str) -> None:
+    """A charge without its four releases, or with more, is found under a sound chain."""
+    ledger = open_ledger(tmp_path)
+    ledger.take_growth(growth_request(), growth_releases)
+    assert ledger.verify().ok
+    report = Forger(ledger, tmp_path).rewrite(change)
+    ledger.close()
+
+    assert found in codes(report)
+
+
+@pytest.mark.parametrize(
     ("kind", "table", "found"),
     [
         ("charge", "charges", "charged_twice"),
@@ -294,3 +324,30 @@ def test_spending_is_judged_at_each_moment(folder: Path) -> None:
 
     assert state.spent.epsilon <= state.cap.epsilon
     assert "over_cap" in codes(report)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ("UPDATE releases SET step = 1 WHERE step = 4", "step_out_of_order"),
+        ("UPDATE releases SET step = 2 WHERE step = 4", "step_out_of_order"),
+        ("UPDATE releases SET step = 6 WHERE step = 4", "step_not_paid"),
+        ("UPDATE plans SET body = '{\"releases\":4}'", "step_not_paid"),
+        ("UPDATE plans SET kind = 'month'", "step_out_of_order"),
+        ("UPDATE commitments SET plan_id = 'x'", "release_without_commitment"),
+        ("UPDATE charges SET plan_id = 'x'", "release_without_charge"),
+    ],
+)
+def test_live_ticks_may_be_skipped_and_not_go_back(tmp_path: Path, change: str, found: str) -> None:
+    """Steps 1, 2, 4 of a live plan are sound; one that goes back or past the end is found."""
+    ledger = open_ledger(tmp_path)
+    ledger.open_plan(open_request(days=2), LIVE)
+    ledger.commit_noise("plan-2026-02", DIGEST)
+    for step in (1, 2, 4):
+        made = replace(release("plan-2026-02"), step=step, release_id=f"rel-{step}")
+        ledger.take_tick("plan-2026-02", step, lambda made=made: made)
+    assert ledger.verify().ok
+    report = Forger(ledger, tmp_path).rewrite(change)
+    ledger.close()
+
+    assert found in codes(report)

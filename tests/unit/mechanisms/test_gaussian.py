@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import noise_laws as laws
 from dpdau.errors import InvalidPlanError
-from dpdau.mechanisms.gaussian import DiscreteGaussian
+from dpdau.mechanisms.gaussian import DiscreteGaussian, sum_half_width
 
 DELTA = Fraction(1, 10**6)
 
@@ -50,6 +50,35 @@ def test_half_width_at_enormous_scales(sigma: float, expected: int) -> None:
     """Scale a million and more: the normal quantile, to the last user."""
     assert expected == _gaussian(sigma).half_width()
     assert abs(expected - 1.959963984540054 * sigma) < 1.0
+
+
+@pytest.mark.parametrize("sigma", [0.3, 0.7, 1.0, 3.3, 7.9, 8.1, 20.0])
+@pytest.mark.parametrize("terms", [1, 2, 3, 4])
+def test_the_half_width_of_a_sum_is_the_least_that_covers(sigma: float, terms: int) -> None:
+    """Against the law of the sum, added up value by value, on both sides of the change."""
+    integers, p = laws.signed(laws.gaussian_law(sigma))
+    law = {0: 1.0}
+    for _ in range(terms):
+        some: dict[int, float] = {}
+        for total, chance in law.items():
+            for value, step in zip(integers.tolist(), p.tolist(), strict=True):
+                if abs(value) <= 9 * sigma + 1:
+                    some[total + value] = some.get(total + value, 0.0) + chance * step
+        law = some
+
+    def covered(h: int) -> float:
+        return math.fsum(chance for value, chance in law.items() if abs(value) <= h)
+
+    for coverage in (0.5, 0.95, 0.999):
+        h = sum_half_width(sigma, terms, coverage)
+        assert covered(h) >= coverage - 1e-12
+        assert h == 0 or covered(h - 1) <= coverage + 1e-12
+
+
+@given(sigma=st.floats(0.1, 60.0))
+def test_a_sum_of_one_is_one(sigma: float) -> None:
+    """One term has the half-width of the mechanism."""
+    assert _gaussian(sigma).half_width() == sum_half_width(sigma, 1)
 
 
 @given(sigma=st.floats(0.2, 30.0))

@@ -3,12 +3,14 @@
 import datetime as dt
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dpdau.activity.manifest import Manifest
 from dpdau.app import App
 from dpdau.domain import Metric, Segment, SeriesView, month_days
 from dpdau.errors import (
@@ -17,8 +19,11 @@ from dpdau.errors import (
     NotFoundError,
     ReleaseNotReadyError,
     StoreCorruptError,
+    StoreUnavailableError,
 )
+from dpdau.ledger.steps import OpenRequest
 from dpdau.mechanisms.sampling import OpenDPNoise
+from dpdau.plan import MonthPlan
 from dpdau.release import NoiseDesk
 from products import ZeroNoise, event, product, send
 
@@ -162,12 +167,14 @@ def test_a_price_is_shown_and_nothing_is_charged(tmp_path: Path) -> None:
     with product(tmp_path, now=AFTER, **PLANNED) as app:
         quote = app.price_month(MONTH)
         one = app.price(Metric.MAU, LAST)
+        fresh = app.price(Metric.MAU, LAST, fresh=True)
         with pytest.raises(NotFoundError):
             app.month(MONTH)
 
     assert [Metric.DAU, Metric.WAU, Metric.MAU] == [line.metric for line in quote.lines]
     assert all(28 == len(line.half_widths_95) for line in quote.lines)
     assert all(10 <= width <= 16 for line in quote.lines for width in line.half_widths_95)
+    assert (3.0, 0.5) == (one.epsilon, fresh.epsilon)
     assert one.half_width_95 == quote.lines[2].half_widths_95[-1]
     assert [20 * max(line.half_widths_95) for line in quote.lines] == [
         line.smallest_population for line in quote.lines
@@ -260,6 +267,109 @@ def test_a_crash_between_any_two_writes_is_made_good(
             assert 3 == made.step - 2
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_a_crash_left_of_a_finished_month_is_destroyed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """The noise goes with the next turn if the process ended between the last day and its end."""
+    with product(tmp_path, now=AFTER, **PLANNED) as app:
+        with monkeypatch.context() as patch:
+            _break(app, "store.end_month", when, patch)
+            with pytest.raises(RuntimeError):
+                app.release(Metric.DAU, LAST)
+        assert 28 == app.month(MONTH).days_taken
+    with product(tmp_path, now=AFTER, **PLANNED) as app:
+        app.take_due()
+
+        assert app._store.secret(MONTH) is None
+        assert MONTH not in app._store.open_months()
+
+
+def test_a_log_that_a_reader_keeps_is_emptied_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the secret may still be in the write-ahead log, its month is not done with."""
+    with product(tmp_path, now=AFTER, **PLANNED) as app:
+        with monkeypatch.context() as patch:
+
+            def held(_self: object) -> None:
+                raise StoreUnavailableError("a reader holds the log")
+
+            patch.setattr(Manifest, "truncate_log", held)
+            with pytest.raises(StoreUnavailableError):
+                app.release(Metric.DAU, LAST)
+        assert (MONTH,) == app._store.open_months()
+        app.take_due()
+
+        assert MONTH not in app._store.open_months()
+
+
+def test_a_month_that_was_never_charged_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the store was told before a charge failed binds nobody, under any settings."""
+    with product(tmp_path, now=AFTER, **PLANNED) as app, monkeypatch.context() as patch:
+        _break(app, "ledger.open_plan", "before", patch)
+        with pytest.raises(RuntimeError):
+            app.open_month(MONTH)
+    with product(tmp_path, now=AFTER, MAU_WINDOW_DAYS=28, **PLANNED) as app:
+        assert 0 == app.open_month(MONTH).days_taken
+    other = tmp_path / "other"
+    with product(other, now=AFTER, **PLANNED) as app, monkeypatch.context() as patch:
+        _break(app, "ledger.open_plan", "before", patch)
+        with pytest.raises(RuntimeError):
+            app.open_month(MONTH)
+    with product(other, now=AFTER) as app:
+        app.take_due()
+
+        assert () == app._store.open_months()
+
+
+def test_the_noise_is_that_of_the_terms_that_were_charged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where another process charged other terms first, those are what is drawn for."""
+    noise = OpenDPNoise()
+    with product(tmp_path / "first", now=AFTER, PLAN_EPSILON=0.2, **PLANNED) as app:
+        theirs = app._months.releaser.promise(MONTH)
+    with product(tmp_path, now=AFTER, noise=noise, **PLANNED) as app:
+        real = app.ledger.open_plan
+
+        def raced(request: OpenRequest) -> bool:
+            real(OpenRequest(theirs.plan_id, theirs.to_json(), theirs.budget, theirs.charge))
+            return real(request)
+
+        monkeypatch.setattr(app.ledger, "open_plan", raced)
+        app.open_month(MONTH)
+        secret = app._store.secret(MONTH)
+        assert secret is not None
+        drawn = np.array(json.loads(secret)["noise"], dtype=np.float64) / 2**32
+
+    expected = theirs.stddev(27, 0, Metric.MAU)
+    assert 0.5 < np.sqrt(np.square(drawn).mean()) / expected < 2
+
+
+def test_threads_may_take_the_last_days_together(tmp_path: Path) -> None:
+    """A request and the schedule at the end of a month both get the stored numbers."""
+    with product(tmp_path, now=AFTER, **PLANNED) as app:
+        app.release(Metric.DAU, day(24))
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda _: app.release(Metric.DAU, LAST), range(8)))
+
+    assert 1 == len({one.release.release_id for one in answers})
+
+
+def test_another_zone_is_refused_in_mid_month(tmp_path: Path) -> None:
+    """The days of an open plan are those of the zone that it was opened with."""
+    with product(tmp_path, now=AFTER, **PLANNED) as app:
+        app.release(Metric.DAU, day(2))
+    with (
+        product(tmp_path, now=AFTER, TIMEZONE="Asia/Tokyo", **PLANNED) as app,
+        pytest.raises(InvalidPlanError, match="TIMEZONE=UTC"),
+    ):
+        app.release(Metric.DAU, day(3))
+
+
 def _break(app: App, step: str, when: str, patch: pytest.MonkeyPatch) -> None:
     """Makes one write fail, before or after it is done."""
     owner_name, name = step.split(".")
@@ -290,9 +400,6 @@ def test_a_plan_needs_its_allowance(tmp_path: Path) -> None:
 
 def _request_of_another(promised: object) -> object:
     """A charge of the same budget under another plan's id."""
-    from dpdau.ledger.steps import OpenRequest
-    from dpdau.plan import MonthPlan
-
     assert isinstance(promised, MonthPlan)
     return OpenRequest("plan-of-a-test", promised.to_json(), promised.budget, promised.charge)
 
@@ -336,7 +443,8 @@ def test_the_desk_gives_noise_out_on_a_clock(tmp_path: Path) -> None:
     with product(tmp_path, now=AFTER, **PLANNED) as app:
         releaser = app._months.releaser
         desk = NoiseDesk(Slow(), 0.25, timer=lambda: now[0], pause=waits.append)
-        drawn = desk.draw(releaser.promise(MONTH), releaser.strategies(28, 30))
+        plan, strategy = releaser.promise(MONTH), releaser.strategies(28, 30)
+        drawn = desk.draw(lambda source: plan.draw(source, strategy))
 
     assert 84 == len(drawn)
     assert [0.2] == [round(one, 6) for one in waits]
