@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, settings
 
 from dpdau.settings import Settings
 
+# One worker a core: threads of linear algebra would only wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 settings.register_profile(
     "default", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -173,3 +173,22 @@ def test_a_plan_needs_a_window_above_a_week(tmp_path: Path) -> None:
         product(tmp_path, RELEASE_POLICY="plan", MAU_WINDOW_DAYS=7),
     ):
         pass
+
+
+def test_ticks_divide_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The live counts of a day are evenly spread over its minutes."""
+    monkeypatch.setenv("LIVE_TICKS", "96")
+    assert (96, None) == (load().LIVE_TICKS, load().LIVE_EPSILON)
+    for wrong in ("0", "7", "97", "144"):
+        monkeypatch.setenv("LIVE_TICKS", wrong)
+        with pytest.raises(InvalidSettingError, match="LIVE_TICKS"):
+            load()
+
+
+def test_a_live_budget_out_of_range_stops_the_start(tmp_path: Path) -> None:
+    """The live plan is priced once at the start."""
+    with (
+        pytest.raises(InvalidSettingError, match="LIVE_EPSILON"),
+        product(tmp_path, LIVE_EPSILON=1e-9),
+    ):
+        pass

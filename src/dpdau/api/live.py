@@ -100,7 +100,7 @@ def streams(request: Request) -> Streams:
 
 @router.get(
     STREAM_PATH,
-    response_class=StreamResponse,
+    response_class=StreamingResponse,
     summary="Today's live counter, as Server-Sent Events.",
     **{**_OPTIONS, "responses": {**_RESPONSE, **_OPTIONS["responses"]}},
 )

@@ -56,7 +56,7 @@ def test_the_shapes_are_what_is_sent(tmp_path: Path) -> None:
         lambda body: {**body, "window": "28"},
         lambda body: {**body, "window": True},
         lambda body: {**body, "segment": "platform"},
-        lambda body: {**body, "fresh": True},
+        lambda body: {**body, "fresh": "yes"},
         lambda body: {"metric": body["metric"]},
     ],
 )

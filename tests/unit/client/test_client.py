@@ -290,4 +290,4 @@ def test_the_body_of_a_price_is_the_question() -> None:
         answering(answer).price(Metric.MAU, DAY, window_days=28, segment=Segment("platform", "ios"))
 
     body = {"metric": "mau", "day": DAY.isoformat(), "window": 28, "segment": "platform=ios"}
-    assert [("POST", "/plans?dry_run=true", body)] == sent
+    assert [("POST", "/plans?dry_run=true", {**body, "fresh": False})] == sent

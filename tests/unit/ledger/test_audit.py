@@ -329,8 +329,8 @@ def test_spending_is_judged_at_each_moment(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        ("UPDATE releases SET step = 1 WHERE step = 4", "step_out_of_order"),
-        ("UPDATE releases SET step = 2 WHERE step = 4", "step_out_of_order"),
+        ("UPDATE releases SET step = 0 WHERE step = 4", "step_out_of_order"),
+        ("UPDATE releases SET step = 0 WHERE step = 2", "step_out_of_order"),
         ("UPDATE releases SET step = 6 WHERE step = 4", "step_not_paid"),
         ("UPDATE plans SET body = '{\"releases\":4}'", "step_not_paid"),
         ("UPDATE plans SET kind = 'month'", "step_out_of_order"),
