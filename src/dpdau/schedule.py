@@ -9,7 +9,7 @@ from dpdau.errors import DpdauError, InvalidPlanError
 from dpdau.release import Calendar
 from dpdau.telemetry import log
 
-WAKE_SECONDS_MAX: Final = 300.0
+WAKE_SECONDS_MAX: Final = 240.0
 """A clock that was set, or a machine that slept, is noticed after that long."""
 RETRY_SECONDS: Final = 30.0
 _LOG = log("schedule")
@@ -54,20 +54,23 @@ class Schedule:
         Returns:
             Seconds until the next turn.
         """
+        shortest = 1.0
         try:
-            released = self._due.take_due()
+            try:
+                released = self._due.take_due()
+            except InvalidPlanError as error:
+                # What is refused now is refused in a second too.
+                _LOG.warning("schedule_refused", code=error.code, detail=error.message)
+                released, shortest = 0, RETRY_SECONDS
             if released:
                 _LOG.info("numbers_released", count=released)
             wait = (self._due.next_due() - self._due.calendar.clock()).total_seconds()
-        except InvalidPlanError as error:
-            _LOG.warning("schedule_refused", code=error.code, detail=error.message)
-            return WAKE_SECONDS_MAX
         except Exception as error:  # noqa: BLE001
             # The outermost loop of a worker: whatever fails, what is due stays due.
             code = error.code if isinstance(error, DpdauError) else type(error).__name__
             _LOG.warning("schedule_failed", code=code, exc_info=error)
             return RETRY_SECONDS
-        return min(max(wait, 1.0), WAKE_SECONDS_MAX)
+        return min(max(wait, shortest), WAKE_SECONDS_MAX)
 
     def _run(self) -> None:
         """Turns until stopped."""

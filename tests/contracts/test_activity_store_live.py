@@ -234,13 +234,12 @@ def test_a_month_keeps_its_secret_to_its_end(make: Callable[[], EmbeddedStore]) 
             refused()
 
 
+@pytest.mark.parametrize("make", ["plain"], indirect=True)
 def test_what_was_kept_of_a_day_is_in_no_file_after_it(
-    folder: Path, make: Callable[[], EmbeddedStore], request: pytest.FixtureRequest
+    folder: Path, make: Callable[[], EmbeddedStore]
 ) -> None:
     """When the day is over no file under the store names who left it, or holds the secret."""
     store = begun(make())
-    if "encrypted" in request.node.name:
-        return
     name = 0x1122334455667788
     store.apply(batch([put(name)]))
     store.live.put_secret(MONTH, b"a secret of the month")
@@ -270,3 +269,16 @@ def test_only_removals_of_the_live_day_are_looked_up(
     store.apply(batch([take(1)]))
 
     assert (0, 1) == (free, len(asked))
+
+
+def test_a_day_that_is_over_is_never_live_again(make: Callable[[], EmbeddedStore]) -> None:
+    """A clock that went back does not let those in who left the day."""
+    store = begun(make())
+    today = FIRST
+    store.live.end(today + dt.timedelta(days=1))
+    for _ in range(2):
+        with pytest.raises(InvalidPlanError, match="live"):
+            store.live.begin(today)
+    store.live.begin(today + dt.timedelta(days=1))
+    with pytest.raises(InvalidPlanError):
+        store.live.begin(today)

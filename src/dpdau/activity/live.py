@@ -39,7 +39,7 @@ class LiveDays:
             known = manifest.live.month(index)
             if known is None:
                 with manifest.writing():
-                    manifest.live.put(LiveMonth(index, day=None, ended=False, secret=None))
+                    manifest.live.put(_nothing(index, ended=False))
             elif known.ended:
                 raise _ended(month)
 
@@ -51,9 +51,9 @@ class LiveDays:
             live = manifest.live.day()
             if live == number:
                 return
-            if live is not None and number < live:
+            if number < max(live or number, known.first or number):
                 raise InvalidPlanError(
-                    f"Expected a day after the one that is live, found {day.isoformat()}."
+                    f"Expected a day after those that were live, found {day.isoformat()}."
                 )
 
             def also() -> None:
@@ -72,6 +72,17 @@ class LiveDays:
             return _active(state, number)
 
         return self._access.read((MASKS, HELD), active)
+
+    def advance(self, month: str, step: int) -> None:
+        """See `LiveStore.advance`."""
+        with self._access.writing() as (manifest, _upkeep), manifest.writing():
+            manifest.live.put(dataclasses.replace(_open(manifest, month), step=step))
+
+    def step(self, month: str) -> int | None:
+        """See `LiveStore.step`."""
+        with self._access.looking() as manifest:
+            known = manifest.live.month(parse_month(month))
+        return None if known is None else known.step
 
     def put_secret(self, month: str, body: bytes) -> bytes:
         """See `LiveStore.put_secret`."""
@@ -109,7 +120,7 @@ class LiveDays:
                 if is_over:
                     _put_out(manifest)
                 for one in over:
-                    manifest.live.put(LiveMonth(one.month, day=None, ended=True, secret=None))
+                    manifest.live.put(_nothing(one.month, ended=True))
 
             self._drop(upkeep, None if is_over else live, also)
 
@@ -162,10 +173,15 @@ def _active(state: Snapshot, day: int) -> int:
 
 
 def _put_out(manifest: Manifest) -> None:
-    """No day is live from here on."""
+    """No day is live from here on, and the one that was never again: who left it is forgotten."""
     for one in manifest.live.months():
         if one.day is not None:
-            manifest.live.put(dataclasses.replace(one, day=None))
+            manifest.live.put(dataclasses.replace(one, day=None, first=one.day + 1))
+
+
+def _nothing(month: int, *, ended: bool) -> LiveMonth:
+    """A month of which nothing is kept."""
+    return LiveMonth(month, day=None, first=None, step=None, ended=ended, secret=None)
 
 
 def _open(manifest: Manifest, month: str) -> LiveMonth:

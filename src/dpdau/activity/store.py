@@ -65,8 +65,18 @@ class LiveStore(Protocol):
         day is over; nothing is left then of who was out of the earlier day.
 
         Raises:
-            InvalidPlanError: Its month is not open, or a later day is live.
+            InvalidPlanError: Its month is not open, or it or a later day was live and is over.
         """
+
+    def advance(self, month: str, step: int) -> None:
+        """Notes the step that is counted next, so that an older copy can be told. Durable.
+
+        Raises:
+            InvalidPlanError: The month is not open.
+        """
+
+    def step(self, month: str) -> int | None:
+        """The last step that was noted, or None."""
 
     def count(self, day: dt.date) -> int:
         """How many users are active on the live day so far, and not out of it. Private.

@@ -24,7 +24,8 @@ LIVE_VERSION: Final = 3
 """The schema of the manifest that first knew live months."""
 LIVE_SCHEMA: Final = """
 CREATE TABLE live_months (
-    month INTEGER PRIMARY KEY, day INTEGER, ended INTEGER NOT NULL, secret BLOB
+    month INTEGER PRIMARY KEY, day INTEGER, first INTEGER, step INTEGER, ended INTEGER NOT NULL,
+    secret BLOB
 ) STRICT;
 """
 _GROUPS_START: Final = -(1 << 24)
@@ -41,12 +42,16 @@ class LiveMonth:
     Attributes:
         month: The month index, as in `labels`.
         day: The day number that is live now, or None.
+        first: The first day number that may still be live, or None before one was.
+        step: The last step that was counted, or None.
         ended: Whether it was ended; then nothing else is kept of it.
         secret: The sealed secret, or None.
     """
 
     month: int
     day: int | None
+    first: int | None
+    step: int | None
     ended: bool
     secret: bytes | None
 
@@ -62,7 +67,10 @@ class LiveTable:
         if int(self._db.execute("PRAGMA user_version").fetchone()[0]) < LIVE_VERSION:
             return []
         rows = self._db.execute("SELECT * FROM live_months ORDER BY month")
-        return [LiveMonth(month, day, bool(ended), secret) for month, day, ended, secret in rows]
+        return [
+            LiveMonth(month, day, first, step, bool(ended), secret)
+            for month, day, first, step, ended, secret in rows
+        ]
 
     def month(self, month: int) -> LiveMonth | None:
         """A month that was ever opened, or None."""
@@ -77,8 +85,8 @@ class LiveTable:
     def put(self, month: LiveMonth) -> None:
         """Stores a month, in place of what was known of it."""
         self._db.execute(
-            "INSERT OR REPLACE INTO live_months VALUES (?, ?, ?, ?)",
-            (month.month, month.day, month.ended, month.secret),
+            "INSERT OR REPLACE INTO live_months VALUES (?, ?, ?, ?, ?, ?)",
+            (month.month, month.day, month.first, month.step, month.ended, month.secret),
         )
 
 

@@ -2,14 +2,13 @@
 
 import datetime as dt
 import threading
-from collections.abc import Callable
 from functools import partial
 from typing import Final, Self
 
 from dpdau import plan as promises
 from dpdau.app.months import Months
 from dpdau.domain import BudgetBlock, Release
-from dpdau.errors import DpdauError, NotFoundError
+from dpdau.errors import NotFoundError
 from dpdau.ledger.statement import Statements
 from dpdau.mechanisms.matrix.live import live_strategy
 from dpdau.plan import LivePlan
@@ -57,7 +56,7 @@ class Live:
         Raises:
             NotFoundError: The live counter is off.
         """
-        if not self._releaser.is_on:
+        if not (self._releaser.is_on and self._opening):
             raise NotFoundError("Expected a live counter that is on; set LIVE_EPSILON.")
         with self._lock:
             recent = self._recent = self._known()
@@ -73,11 +72,12 @@ class Live:
         Returns:
             How many numbers were released.
         """
-        taken = self._releaser.tend(opening=self._opening)
-        with self._lock:
-            if taken and self._recent is not None:
-                self._recent = (*self._recent, *taken)
-        return len(taken)
+        try:
+            return len(self._releaser.tend(opening=self._opening))
+        finally:
+            # A tick may be released although the turn failed: the ledger knows.
+            with self._lock:
+                self._recent = None
 
     def next_due(self, otherwise: dt.datetime) -> dt.datetime:
         """When the next tick is due, or another moment if that is sooner."""
@@ -102,20 +102,3 @@ class Live:
             days = (today - _ONE_DAY, today)
             return tuple(one for day in days for one in self._releaser.released(day))
         return tuple(one for one in self._recent if one.window.end >= today - _ONE_DAY)
-
-
-def take_each(*tasks: Callable[[], int]) -> int:
-    """Does every task, and says how many numbers they released.
-
-    Raises:
-        DpdauError: One of them could not go on; the others did.
-    """
-    released, failed = 0, None
-    for task in tasks:
-        try:
-            released += task()
-        except DpdauError as error:
-            failed = error
-    if failed is not None:
-        raise failed
-    return released

@@ -4,7 +4,6 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any, Final, Self
 
 import numpy as np
@@ -16,7 +15,7 @@ from dpdau.activity import erasure
 from dpdau.activity.store import ActivityStore
 from dpdau.app.callers import identify
 from dpdau.app.growth import Growth
-from dpdau.app.live import Live, take_each
+from dpdau.app.live import Live
 from dpdau.app.months import Months
 from dpdau.app.singles import Singles
 from dpdau.app.wiring import (
@@ -305,19 +304,19 @@ class App:
         return self._months.status(month)
 
     def take_due(self) -> int:
-        """Takes all closed days of open plans and the tick that is due; drops what is not kept.
+        """Takes the tick that is due and all closed days of open plans; drops what is not kept.
 
-        Under `RELEASE_POLICY=plan` the plan of the newest closed day is opened first, whatever is
-        in the store: whether a charge is made must not depend on who was active.
-
-        Returns:
-            How many numbers were released.
+        Returns how many numbers were released. Under `RELEASE_POLICY=plan` the plan of the newest
+        closed day is opened first, whatever is in the store: a charge must not depend on people.
         """
-        days = partial(self._months.take_due, opening=self._opening)
         try:
-            return take_each(self.live.take_due, days)
+            released = self.live.take_due()
         finally:
-            self._purge_if_due()
+            try:
+                days = self._months.take_due(opening=self._opening)
+            finally:
+                self._purge_if_due()
+        return released + days
 
     def next_due(self) -> dt.datetime:
         """When the next day closes, or the next tick of the live counter is due."""
@@ -404,6 +403,11 @@ class App:
 
     def grant(self, metric: str, day: dt.date, *, reason: str) -> BudgetBlock:
         """Grants the month of a day one more allowance; what was spent stays visible."""
+        if metric in (promises.PLAN, promises.LIVE):
+            raise InvalidPlanError(
+                f"Expected a budget of {', '.join(Metric)}: a month has one plan, and a grant "
+                "would weaken its guarantee for nothing."
+            )
         period = month_of(day)
         self.ledger.grant(_budget_name(metric), period, actor="operator", reason=reason)
         return self.budget(metric, day)

@@ -59,7 +59,7 @@ class Singles:
         block = self.statements.block(plan.budget)
         return BudgetExhaustedError(
             f"Expected room for ε {float(plan.mechanism.epsilon):g} in the {block.metric} budget "
-            f"of {block.period}, found {block.release_count} releases that leave "
+            f"of {block.period}, found {block.release_count} numbers that leave "
             f"{block.epsilon_remaining:.4g} of ε {block.epsilon_cap:g}. What is released stays "
             "free to read; another month has its own budget; `dpdau reset-budget` grants more and "
             "weakens the guarantee.",

@@ -53,6 +53,18 @@ class Calendar:
                 closes_at=closes_at.isoformat(),
             )
 
+    def require_zone(self, timezone: str, plan_id: str) -> None:
+        """Refuses to go on with a plan under another zone than its own.
+
+        Raises:
+            InvalidPlanError: The zone is another one.
+        """
+        if timezone != self.zone.key:
+            raise InvalidPlanError(
+                f"Expected TIMEZONE={timezone}, with which {plan_id} was opened, found "
+                f"{self.zone.key}."
+            )
+
     def require_kept(self, window: Window) -> None:
         """Refuses a window that reaches into what is purged: its count would be too low.
 

@@ -18,6 +18,7 @@ from dpdau import __version__, aggregates
 from dpdau import plan as plans
 from dpdau.activity.store import ActivityStore
 from dpdau.domain import Figure, Release, Window, month_of
+from dpdau.errors import StoreCorruptError
 from dpdau.ledger.ledger import Ledger
 from dpdau.ledger.steps import LIVE, OpenRequest, StoredPlan
 from dpdau.mechanisms.matrix.lattice import LatticeStrategy
@@ -130,6 +131,7 @@ class LiveReleaser:
         if due is None or stored is None:
             return []
         plan = LivePlan.from_json(stored.body)
+        self.calendar.require_zone(plan.timezone, plan.plan_id)
         if due.day < plan.first or self.calendar.clock() - due.at > TICK_LATE_MAX:
             return []
         step = plan.step(due.day, due.number)
@@ -143,7 +145,7 @@ class LiveReleaser:
             self.store.live.secret(plan.month), commitment=stored.commitment, plan_id=plan.plan_id
         )
         release, replayed = self.ledger.take_tick(
-            plan.plan_id, step, lambda: self._make(plan, due, step, noise)
+            plan.plan_id, step, lambda: self._make(plan, due, step, noise, stored.steps_taken)
         )
         return [] if replayed else [release]
 
@@ -185,9 +187,25 @@ class LiveReleaser:
             secret = self.store.live.put_secret(month, secret_of(drawn))
         self.ledger.commit_noise(stored.plan_id, commitment_of(secret))
 
-    def _make(self, plan: LivePlan, due: Tick, step: int, noise: tuple[int, ...]) -> Release:
-        """Counts the day so far, adds the tick's noise and words the number."""
+    def _make(
+        self, plan: LivePlan, due: Tick, step: int, noise: tuple[int, ...], taken: int
+    ) -> Release:
+        """Counts the day so far, adds the tick's noise and words the number.
+
+        Raises:
+            StoreCorruptError: The store is older than the ledger: who left the day since then
+                would be counted again.
+        """
+        noted = self.store.live.step(plan.month)
+        if taken > 0 and (noted is None or noted < taken - 1):
+            raise StoreCorruptError(
+                f"Expected an activity store that knows step {taken - 1} of plan {plan.plan_id}, "
+                f"found one that ends at {noted}: it is an older copy. Put the newer one back, or "
+                "go on without live counts to the end of the month.",
+                plan_id=plan.plan_id,
+            )
         self.store.live.begin(due.day)
+        self.store.live.advance(plan.month, step)
         count = aggregates.live_count(self.store, due.day, steps=plan.days * plan.ticks)
         value, half = round(plan.estimate(step, count, noise)), plan.half_width(step)
         return Release(

@@ -117,11 +117,7 @@ class MonthReleaser:
             stored = self.find(month)
             assert stored is not None, "an open plan stays open"
         plan = MonthPlan.from_json(stored.body)
-        if plan.timezone != self.calendar.zone.key:
-            raise InvalidPlanError(
-                f"Expected TIMEZONE={plan.timezone}, with which the plan of {month} was opened, "
-                f"found {self.calendar.zone.key}."
-            )
+        self.calendar.require_zone(plan.timezone, plan.plan_id)
         taken: list[Release] = []
         for index in range(stored.steps_taken // plan.releases_per_day, plan.days):
             day = plan.first + dt.timedelta(days=index)
