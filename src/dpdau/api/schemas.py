@@ -240,6 +240,7 @@ class MonthStatusShape(_Shape):
     epsilon: float = Field(description="ε of all numbers of the month together.")
     delta: float = Field(description="δ of all numbers of the month together.")
     opened_at: dt.datetime = Field(description="When the charge was made, RFC 3339 in UTC.")
+    abandoned: bool = Field(description="Whether it was given up: no further day is taken.")
     next_day: dt.date | None = Field(description="The day that comes next; null at the end.")
     next_closes_at: dt.datetime | None = Field(description="When it may be taken.")
     budget: BudgetShape

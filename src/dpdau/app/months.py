@@ -77,6 +77,7 @@ class Months:
             epsilon=float(plan.epsilon),
             delta=float(plan.delta),
             opened_at=stored.opened_at,
+            abandoned=stored.abandoned,
             next_day=following,
             next_closes_at=(
                 None if following is None else self.releaser.calendar.closes_at(following)
@@ -84,12 +85,20 @@ class Months:
             budget=self.statements.block(plan.budget),
         )
 
+    def abandon(self, month: str, reason: str) -> MonthStatus:
+        """Gives up the rest of a plan: what it released stays, and nothing is refunded."""
+        self.releaser.abandon(month, reason=reason)
+        return self.status(month)
+
     def covers(self, asked: Question) -> bool:
         """Whether the plan of the month, open or not, publishes what is asked for."""
         stored = self.releaser.find(month_of(asked.window.end))
         if stored is not None:
             plan = MonthPlan.from_json(stored.body)
             windows, series = dict(plan.windows), plan.series
+            taken = stored.steps_taken // plan.releases_per_day
+            if stored.abandoned and (asked.window.end - plan.first).days >= taken:
+                return False
         else:
             windows = own_windows(self.releaser.terms.mau_window_days)
             series = (None, *self.releaser.segments)

@@ -3,7 +3,6 @@
 import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, Final, Self
 
 import numpy as np
@@ -65,7 +64,6 @@ from dpdau.settings import Settings
 from dpdau.telemetry import Metrics
 
 PAGE_MAX: Final = 1000
-MONTH_DAYS: Final = (28, 29, 30, 31)
 
 
 class App:
@@ -303,10 +301,14 @@ class App:
         """See `Verbs.month`."""
         return self._months.status(month)
 
+    def abandon_month(self, month: str, *, reason: str) -> MonthStatus:
+        """Gives up the rest of a month plan; its other days can be bought on demand."""
+        return self._months.abandon(month, reason)
+
     def take_due(self) -> int:
         """Takes the tick that is due and all closed days of open plans; drops what is not kept.
 
-        Returns how many numbers were released. Under `RELEASE_POLICY=plan` the plan of the newest
+        Gives how many numbers were released. Under `RELEASE_POLICY=plan` the plan of the newest
         closed day is opened first, whatever is in the store: a charge must not depend on people.
         """
         try:
@@ -405,8 +407,7 @@ class App:
         """Grants the month of a day one more allowance; what was spent stays visible."""
         if metric in (promises.PLAN, promises.LIVE):
             raise InvalidPlanError(
-                f"Expected a budget of {', '.join(Metric)}: a month has one plan, and a grant "
-                "would weaken its guarantee for nothing."
+                "Expected a metric: a month has one plan, and a grant would buy nothing more."
             )
         period = month_of(day)
         self.ledger.grant(_budget_name(metric), period, actor="operator", reason=reason)
@@ -414,8 +415,7 @@ class App:
 
     def key_age_days(self) -> int:
         """How long the current pseudonym key has been in use."""
-        made = self._keyring.epochs[-1].created_at
-        return (self.calendar.clock() - made).days
+        return (self.calendar.clock() - self._keyring.epochs[-1].created_at).days
 
     def warm_up(self) -> None:
         """Loads what a first release would wait for; charges nothing, publishes nothing."""
@@ -425,8 +425,8 @@ class App:
             plan = promises.on_demand(asked, edition=0, terms=self._terms)
             self._statements.report([plan.charge.dp_event], self.settings.exact("DELTA"))
         self._singles.warm_up()
-        for days in MONTH_DAYS if self.settings.RELEASE_POLICY == "plan" else ():
-            replace(self._strategies, solving=True)(days, self._terms.mau_window_days)
+        if self.settings.RELEASE_POLICY == "plan":
+            self._strategies.fill(self._terms.mau_window_days)
 
     def check_ready(self) -> None:
         """Proves that the store and the ledger can write now.

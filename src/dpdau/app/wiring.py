@@ -1,7 +1,7 @@
 """Settings turned into what the rooms take: terms, rules, secrets, stores; and the clock."""
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -130,6 +130,11 @@ class StrategyShelf:
                 f"{mau_window_days}, found none yet; `dpdau plan price` solves it."
             )
         return strategies.obtain(key, self.folder, progress=self.progress)
+
+    def fill(self, mau_window_days: int) -> None:
+        """Solves what is missing for a month of any length."""
+        for days in strategies.SHIPPED_HORIZONS:
+            replace(self, solving=True)(days, mau_window_days)
 
 
 def report_terms(settings: Settings) -> ReportTerms:

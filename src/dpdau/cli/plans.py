@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dpdau.cli.session import ApiKeyOption, JsonOption, UrlOption, print_json, verbs
+from dpdau.cli.session import (
+    ApiKeyOption,
+    JsonOption,
+    UrlOption,
+    local_app,
+    print_json,
+    verbs,
+)
 from dpdau.domain import MonthStatus
 
 if TYPE_CHECKING:
@@ -80,6 +87,18 @@ def show(
     _show(status, as_json=as_json)
 
 
+@plan.command("abandon")
+def abandon(
+    month: MonthArgument,
+    reason: Annotated[str, typer.Option("--reason", help="Why; kept in the ledger.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Give up the rest of a plan that cannot go on. Nothing is refunded; days can be bought."""
+    with local_app(reported=as_json) as app:
+        status = app.abandon_month(month, reason=reason)
+    _show(status, as_json=as_json)
+
+
 def _show(status: MonthStatus, *, as_json: bool) -> None:
     """A plan in words."""
     if as_json:
@@ -93,6 +112,8 @@ def _show(status: MonthStatus, *, as_json: bool) -> None:
         ("segments", ", ".join(map(str, status.segments)) or "none: everyone"),
         ("days", f"{status.days_taken} of {status.days} published"),
     ]
+    if status.abandoned:
+        rows.append(("given up", "the other days are bought on demand"))
     if status.next_day is not None and status.next_closes_at is not None:
         closes_at = status.next_closes_at.isoformat(timespec="seconds")
         rows.append(("next", f"{status.next_day.isoformat()}, which closes at {closes_at}"))

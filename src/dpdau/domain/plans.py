@@ -115,7 +115,7 @@ class MonthStatus:
     Shapes and units:
         days_taken: of `days`; each published one number for each metric and series.
         next_day: the day that comes next, and `next_closes_at` when it may be taken; None at the
-            end.
+            end, or where it was given up (`abandoned`).
     """
 
     plan_id: str
@@ -128,6 +128,7 @@ class MonthStatus:
     epsilon: float
     delta: float
     opened_at: dt.datetime
+    abandoned: bool
     next_day: dt.date | None
     next_closes_at: dt.datetime | None
     budget: BudgetBlock

@@ -42,6 +42,7 @@ from dpdau.ledger.steps import (
     OpenRequest,
     StepRequest,
     StoredPlan,
+    abandon,
     commit_noise,
     find_plan,
     open_plan,
@@ -180,6 +181,19 @@ class Ledger:
                 would void the charge.
         """
         self._transactions.write("commit_noise", lambda chain: commit_noise(chain, plan_id, digest))
+
+    def abandon(self, plan_id: str, *, actor: str, reason: str) -> None:
+        """Gives up the rest of a month plan for good; nothing is refunded.
+
+        Raises:
+            NotFoundError: The plan is not open.
+            InvalidPlanError: It is no month plan or at its end, or no reason is given.
+        """
+        if not reason.strip():
+            raise InvalidPlanError("Expected a reason for giving the plan up, found none.")
+        self._transactions.write(
+            "abandon", lambda chain: abandon(chain, plan_id, actor=actor, reason=reason)
+        )
 
     def take_day(
         self, plan_id: str, first_step: int, make: Callable[[], Sequence[Release]]

@@ -30,8 +30,11 @@ from dpdau.ledger.budgets import (
 )
 from dpdau.ledger.canonical import canonical_text, release_from_json, release_to_json
 from dpdau.ledger.chain import Chain
-from dpdau.ledger.tables import charges, commitments, plans, releases
+from dpdau.ledger.log import append_audit
+from dpdau.ledger.tables import audit, charges, commitments, plans, releases
 
+ABANDONED: Final = "plan_abandoned"
+"""The action of the audit log by which a plan is given up."""
 SINGLE: Final = "single"
 """The kind of a plan with a horizon of one: its charge and its only release share a transaction."""
 GROWTH: Final = "growth"
@@ -85,6 +88,7 @@ class StoredPlan:
         event: What was charged for it.
         commitment: The digest of its noise; None before it was committed to.
         steps_taken: The step after the last one that was released.
+        abandoned: Whether it was given up: its charge stays, and no further step is taken.
     """
 
     plan_id: str
@@ -94,6 +98,7 @@ class StoredPlan:
     opened_at: dt.datetime
     commitment: str | None
     steps_taken: int
+    abandoned: bool
 
 
 def take_step(
@@ -151,24 +156,46 @@ def find_plan(connection: Connection, plan_id: str) -> StoredPlan | None:
         opened_at=dt.datetime.fromisoformat(row.opened_at),
         commitment=row.digest,
         steps_taken=row[-1],
+        abandoned=plan_id in _abandoned(connection),
     )
 
 
 def unfinished_months(connection: Connection) -> tuple[str, ...]:
     """The months whose plan is open and has releases to come, oldest first."""
+    given_up = _abandoned(connection)
     taken = func.count(releases.c.seq)
     statement = (
-        select(plans.c.body, taken)
+        select(plans.c.plan_id, plans.c.body, taken)
         .join_from(plans, releases, plans.c.plan_id == releases.c.plan_id, isouter=True)
         .where(plans.c.kind == MONTH)
         .group_by(plans.c.plan_id)
     )
     found = []
-    for text, steps_taken in connection.execute(statement):
+    for plan_id, text, steps_taken in connection.execute(statement):
         body = json.loads(text)
-        if steps_taken < releases_promised(MONTH, body):
+        if steps_taken < releases_promised(MONTH, body) and plan_id not in given_up:
             found.append(str(body["month"]))
     return tuple(sorted(found))
+
+
+def abandon(chain: Chain, plan_id: str, *, actor: str, reason: str) -> None:
+    """Gives up the rest of a month plan; its charge and its releases stay.
+
+    Raises:
+        NotFoundError: The plan is not open.
+        InvalidPlanError: It is no month plan, it is at its end, or it was given up before.
+    """
+    plan = _plan_ahead(chain.connection, plan_id, (MONTH,))
+    if plan.abandoned or plan.steps_taken >= releases_promised(plan.kind, plan.body):
+        raise InvalidPlanError(f"Expected a plan that goes on, found {plan_id} at its end.")
+    facts = {"plan_id": plan_id, "steps_taken": plan.steps_taken, "reason": reason}
+    append_audit(chain, actor=actor, action=ABANDONED, facts=facts)
+
+
+def _abandoned(connection: Connection) -> frozenset[str]:
+    """The plans that were given up."""
+    facts = connection.execute(select(audit.c.facts).where(audit.c.action == ABANDONED)).scalars()
+    return frozenset(str(json.loads(one)["plan_id"]) for one in facts)
 
 
 def commit_noise(chain: Chain, plan_id: str, digest: str) -> None:
@@ -207,6 +234,8 @@ def take_day(
         )
     if plan.commitment is None:
         raise InvalidPlanError(f"Expected plan {plan_id} committed to its noise, found it open.")
+    if plan.abandoned:
+        raise InvalidPlanError(f"Expected a plan that goes on, found {plan_id} given up.")
     promised = releases_promised(plan.kind, plan.body)
     if first_step >= promised:
         raise InvalidPlanError(

@@ -141,10 +141,22 @@ class MonthReleaser:
                     self.store.end_month(month)
 
     def next_day(self, stored: StoredPlan) -> dt.date | None:
-        """The day that an open plan takes next; None at its end."""
+        """The day that an open plan takes next; None at its end, or where it was given up."""
         plan = MonthPlan.from_json(stored.body)
         index = stored.steps_taken // plan.releases_per_day
-        return plan.first + dt.timedelta(days=index) if index < plan.days else None
+        over = stored.abandoned or index >= plan.days
+        return None if over else plan.first + dt.timedelta(days=index)
+
+    def abandon(self, month: str, *, reason: str) -> None:
+        """Gives up the rest of a plan that cannot go on, and destroys what the store keeps of it.
+
+        Raises:
+            NotFoundError: The plan is not open.
+            InvalidPlanError: It is at its end, or no reason is given.
+        """
+        plan_id = plans.month_plan_id(month)
+        self.ledger.abandon(plan_id, actor="operator", reason=reason)
+        self.store.end_month(month)
 
     def strategy_of(self, plan_id: str) -> LatticeStrategy | None:
         """The noise strategy of an open plan, if this version still has it."""
@@ -201,7 +213,7 @@ class MonthReleaser:
             raise StoreCorruptError(
                 f"Expected an activity store that knows the days of plan {plan.plan_id} that were "
                 f"released, found one that ends at {through}: it is an older copy. Put the newer "
-                "one back; or release the other days of the month on demand, with `--fresh`.",
+                "one back; or give the plan up with `dpdau plan abandon` and buy its other days.",
                 plan_id=plan.plan_id,
             )
         self.store.freeze(plan.month, day)

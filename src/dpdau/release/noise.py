@@ -64,8 +64,8 @@ def noise_of(secret: bytes | None, *, commitment: str | None, plan_id: str) -> t
         raise StoreCorruptError(
             f"Expected the noise of plan {plan_id} that the ledger commits to, found "
             f"{'none' if secret is None else 'other noise'}: the activity store is not the "
-            "one that the plan was opened with. Put that store back; or release the other "
-            "days of the month on demand, with `--fresh`.",
+            "one that the plan was opened with. Put that store back; or give the plan up with "
+            "`dpdau plan abandon` and buy its other days.",
             plan_id=plan_id,
         )
     return tuple(json.loads(secret)["noise"])

@@ -51,3 +51,13 @@ def test_a_plan_is_opened_shown_and_taken(home: Path, capsys: pytest.CaptureFixt
     assert "ε 3 at δ 1e-06" in shown
     assert "The plan is open" in priced
     assert (30, {"smoothed"}) == (len(smoothed), {one["status"] for one in smoothed})
+
+
+def test_a_plan_is_given_up(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`plan abandon` says what is left, and asks for a reason."""
+    assert 0 == run(["plan", "open", MONTH])
+    assert 2 == run(["plan", "abandon", MONTH])
+    capsys.readouterr()
+    assert 0 == run(["plan", "abandon", MONTH, "--reason", "the store was lost"])
+
+    assert "given up" in capsys.readouterr().out

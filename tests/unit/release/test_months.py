@@ -349,6 +349,36 @@ def test_the_noise_is_that_of_the_terms_that_were_charged(
     assert 0.5 < np.sqrt(np.square(drawn).mean()) / expected < 2
 
 
+def test_a_plan_that_cannot_go_on_is_given_up(tmp_path: Path) -> None:
+    """Its numbers and its charge stay, its other days are bought, and nothing waits for it."""
+    with product(tmp_path, now=AFTER, **PLANNED) as app:
+        taken = app.release(Metric.DAU, day(3)).release
+        real = app._store.secret
+        app._store.secret = lambda month: None  # type: ignore[method-assign]
+        with pytest.raises(StoreCorruptError, match="plan abandon"):
+            app.release(Metric.DAU, day(4))
+        with pytest.raises(InvalidPlanError, match="reason"):
+            app.abandon_month(MONTH, reason=" ")
+        status = app.abandon_month(MONTH, reason="the store was lost")
+        app._store.secret = real  # type: ignore[method-assign]
+        bought = app.release(Metric.DAU, day(4))
+        again = app.release(Metric.DAU, day(3))
+        for _ in range(2):
+            with pytest.raises(InvalidPlanError):
+                app.abandon_month(MONTH, reason="once more")
+            with pytest.raises(InvalidPlanError):
+                app.ledger.take_day(f"plan-{MONTH}", 9, lambda: pytest.fail("made a day"))
+        app.take_due()
+
+        assert (True, 3, None) == (status.abandoned, status.days_taken, status.next_day)
+        assert ("dau", False) == (bought.budget.metric, bought.replayed)
+        assert (taken, True, 3.0) == (again.release, again.replayed, again.budget.epsilon_spent)
+        assert MONTH not in app._store.open_months()
+        assert () == app.ledger.verify().problems
+    with product(tmp_path / "other", now=AFTER, **PLANNED) as app, pytest.raises(NotFoundError):
+        app.abandon_month(MONTH, reason="there is none")
+
+
 def test_threads_may_take_the_last_days_together(tmp_path: Path) -> None:
     """A request and the schedule at the end of a month both get the stored numbers."""
     with product(tmp_path, now=AFTER, **PLANNED) as app:
