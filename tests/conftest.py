@@ -18,9 +18,13 @@ settings.load_profile("default")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What only draws, kills or recounts is run without tracing, which would double its time."""
+    """What draws, kills, recounts or drives long streams is run without tracing.
+
+    Tracing would double its time, and the unit tests reach the same lines.
+    """
     for item in items:
-        if item.get_closest_marker("slow") or item.get_closest_marker("statistical"):
+        streams = {"simulation", "contracts"} & set(item.path.parts)
+        if streams or item.get_closest_marker("slow") or item.get_closest_marker("statistical"):
             item.add_marker(pytest.mark.no_cover)
 
 
