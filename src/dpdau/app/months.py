@@ -53,10 +53,7 @@ class Months:
 
     def open(self, month: str) -> MonthStatus:
         """See `Verbs.open_month`."""
-        try:
-            self.releaser.open(month)
-        except BudgetExhaustedError:
-            raise self._exhausted(month) from None
+        self._charge(month)
         return self.status(month)
 
     def status(self, month: str) -> MonthStatus:
@@ -71,7 +68,7 @@ class Months:
             month=month,
             timezone=plan.timezone,
             days=plan.days,
-            days_taken=stored.steps_taken // plan.releases_per_day,
+            days_taken=plan.days_taken(stored.steps_taken),
             segments=plan.segments,
             mechanism=plan.mechanism,
             epsilon=float(plan.epsilon),
@@ -96,7 +93,7 @@ class Months:
         if stored is not None:
             plan = MonthPlan.from_json(stored.body)
             windows, series = dict(plan.windows), plan.series
-            taken = stored.steps_taken // plan.releases_per_day
+            taken = plan.days_taken(stored.steps_taken)
             if stored.abandoned and (asked.window.end - plan.first).days >= taken:
                 return False
         else:
@@ -136,7 +133,7 @@ class Months:
             return known, True
         self.releaser.calendar.require_closed(window.end)
         month = month_of(window.end)
-        self.open(month)
+        self._charge(month)
         self.releaser.take(month, window.end)
         made = self.ledger.find_release(metric, window, segment)
         assert made is not None, "a day that was taken has its numbers"
@@ -192,7 +189,7 @@ class Months:
         released, failed = 0, None
         if opening:
             try:
-                self.open(month_of(newest))
+                self._charge(month_of(newest))
             except DpdauError as error:
                 failed = error
         for month in self.ledger.unfinished_months():
@@ -204,6 +201,17 @@ class Months:
         if failed is not None:
             raise failed
         return released
+
+    def _charge(self, month: str) -> None:
+        """Opens the plan unless it is open.
+
+        Raises:
+            BudgetExhaustedError: What it would cost, and what is left.
+        """
+        try:
+            self.releaser.open(month)
+        except BudgetExhaustedError:
+            raise self._exhausted(month) from None
 
     def _exhausted(self, month: str) -> BudgetExhaustedError:
         """The refusal in words."""

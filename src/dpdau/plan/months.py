@@ -124,6 +124,10 @@ class MonthPlan:
         """How many numbers a day has: series by series, each in the order of the metrics."""
         return len(self.series) * len(self.metrics)
 
+    def days_taken(self, steps: int) -> int:
+        """How many days were taken when so many numbers were released."""
+        return steps // self.releases_per_day
+
     @property
     def epsilon(self) -> Fraction:
         """ε of the whole plan at `delta`."""

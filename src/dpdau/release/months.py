@@ -50,7 +50,7 @@ class MonthReleaser:
             InvalidPlanError: The text is no month, or no strategy fits the settings.
             ReleaseNotReadyError: The strategy is not there yet.
         """
-        stored = self.ledger.find_plan(plans.month_plan_id(month))
+        stored = self.find(month)
         if stored is not None:
             return MonthPlan.from_json(stored.body)
         first, last = month_days(month)
@@ -84,6 +84,8 @@ class MonthReleaser:
         stored = self.find(month)
         if stored is not None and stored.commitment is not None:
             return False
+        # Where no schedule runs, a new month is when what a crash left of the last one goes.
+        self.end_what_is_over()
         with self._opening:
             plan = self.promise(month)
             charged = False
@@ -119,7 +121,7 @@ class MonthReleaser:
         plan = MonthPlan.from_json(stored.body)
         self.calendar.require_zone(plan.timezone, plan.plan_id)
         taken: list[Release] = []
-        for index in range(stored.steps_taken // plan.releases_per_day, plan.days):
+        for index in range(plan.days_taken(stored.steps_taken), plan.days):
             day = plan.first + dt.timedelta(days=index)
             if day > through:
                 return taken
@@ -143,7 +145,7 @@ class MonthReleaser:
     def next_day(self, stored: StoredPlan) -> dt.date | None:
         """The day that an open plan takes next; None at its end, or where it was given up."""
         plan = MonthPlan.from_json(stored.body)
-        index = stored.steps_taken // plan.releases_per_day
+        index = plan.days_taken(stored.steps_taken)
         over = stored.abandoned or index >= plan.days
         return None if over else plan.first + dt.timedelta(days=index)
 

@@ -285,6 +285,22 @@ def test_what_a_crash_left_of_a_finished_month_is_destroyed(
         assert MONTH not in app._store.open_months()
 
 
+def test_opening_a_month_destroys_what_a_crash_left_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where commands alone are used and no schedule runs, the next month does it."""
+    with product(tmp_path, now=AFTER, **PLANNED) as app, monkeypatch.context() as patch:
+        _break(app, "store.end_month", "before", patch)
+        with pytest.raises(RuntimeError):
+            app.release(Metric.DAU, LAST)
+    with product(tmp_path, now=AFTER, **PLANNED) as app:
+        assert app._store.secret(MONTH) is not None
+        app.release(Metric.DAU, dt.date(2026, 3, 1))
+
+        assert app._store.secret(MONTH) is None
+        assert ("2026-03",) == app._store.open_months()
+
+
 def test_a_log_that_a_reader_keeps_is_emptied_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
