@@ -1,18 +1,43 @@
-"""A ledger in each kind of database, sound at the end of each test."""
+"""Stores of each kind; and a ledger in each kind of database, sound at the end of each test."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from dpdau.activity.embedded import EmbeddedStore
 from dpdau.ledger import Ledger
 from simulation.ledger_cases import (
     Ticking,
     mark_of,
     url_of,
 )
+from stores import KEY, NOW, TINY, folder_in_memory
 
 Opener = Callable[[], Ledger]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where the system has one: these tests ask about answers, not disks."""
+    with folder_in_memory(otherwise=tmp_path) as found:
+        yield found
+
+
+@pytest.fixture(params=["plain", "encrypted"])
+def make(request: pytest.FixtureRequest, folder: Path) -> Iterator[Callable[[], EmbeddedStore]]:
+    """Makes empty stores of one implementation."""
+    made: list[EmbeddedStore] = []
+    key = KEY if request.param == "encrypted" else None
+
+    def new() -> EmbeddedStore:
+        root = folder / str(len(made))
+        made.append(EmbeddedStore(root, store_key=key, clock=lambda: NOW, limits=TINY))
+        return made[-1]
+
+    yield new
+    for store in made:
+        store.close()
 
 
 @pytest.fixture(params=["sqlite"])

@@ -2,7 +2,6 @@
 
 import datetime as dt
 import itertools
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,9 +14,9 @@ from dpdau.activity import erasure
 from dpdau.activity.embedded import EmbeddedStore
 from dpdau.activity.store import ActivityStore, Applied
 from dpdau.activity.turnstile import Turnstile, fold
-from dpdau.activity.upkeep import StoreLimits
 from dpdau.domain import Event, EventBatch, Op, Segment, day_number
 from dpdau.errors import InvalidPlanError, NotFoundError, StoreUnavailableError
+from stores import KEY, NOW, TINY
 from strategies import (
     DIMENSION_VALUES,
     FIRST_DAY,
@@ -30,22 +29,10 @@ from strategies import (
     labeled_streams,
 )
 
-NOW = dt.datetime(2026, 3, 15, 12, tzinfo=dt.UTC)
 LAST_DAY = FIRST_DAY + dt.timedelta(days=STREAM_DAYS - 1)
 WINDOWS = (1, 7, 30, 64)
 DAY = day_number(FIRST_DAY)
 SEGMENTS = [Segment(name, value) for name, some in DIMENSION_VALUES.items() for value in some]
-TINY = StoreLimits(
-    direct_rows_min=3,
-    pending_rows_max=6,
-    pending_commits_max=2,
-    loose_files_max=1,
-    part_rows_min=4,
-    part_files_max=2,
-    cache_bytes_max=2048,
-    lock_wait_seconds=0.05,
-)
-KEY = bytes(range(32))
 STREAMS_PER_STORE = 25
 per_function = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
@@ -67,17 +54,6 @@ class Reopening:
                 store.close()
 
         return call
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory where the system has one: these tests ask about answers, not disks."""
-    memory = Path("/dev/shm")
-    if not memory.is_dir():
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=memory) as name:
-        yield Path(name)
 
 
 @pytest.fixture(params=["plain", "encrypted", "reopened"])

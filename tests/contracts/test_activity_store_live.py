@@ -1,8 +1,7 @@
 """What every `LiveStore` promises of a live day: after each batch, the oracle's count."""
 
 import datetime as dt
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,27 +10,15 @@ from hypothesis import strategies as st
 
 from dpdau.activity.embedded import EmbeddedStore
 from dpdau.activity.live_turnstile import LiveTurnstile
-from dpdau.activity.upkeep import StoreLimits
 from dpdau.domain import Event, Op, day_number
 from dpdau.errors import InvalidPlanError
 from strategies import batch
 
-NOW = dt.datetime(2026, 2, 28, 12, tzinfo=dt.UTC)
-KEY = bytes(range(32))
 MONTH, NEXT = "2026-02", "2026-03"
 FIRST = dt.date(2026, 2, 26)
 DAYS = 4
 """The stream runs from the 26th of February to the 1st of March; page 321 begins on the 27th."""
 USERS = 4
-TINY = StoreLimits(
-    direct_rows_min=3,
-    pending_rows_max=6,
-    pending_commits_max=2,
-    loose_files_max=1,
-    part_rows_min=4,
-    part_files_max=2,
-    cache_bytes_max=2048,
-)
 
 Sent = tuple[int, bool, int]
 """(user, add, offset from the live day)."""
@@ -109,30 +96,6 @@ class Driver:
 def _name(user: int, epoch: int) -> int:
     """A user's pseudonym under a key, spread over the parts."""
     return (1 + user + USERS * epoch) * 0x9E3779B97F4A7C15 % 2**64
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory where the system has one: these tests ask about answers, not disks."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as name:
-        yield Path(name)
-
-
-@pytest.fixture(params=["plain", "encrypted"])
-def make(request: pytest.FixtureRequest, folder: Path) -> Iterator[Callable[[], EmbeddedStore]]:
-    """Makes empty stores of one implementation."""
-    made: list[EmbeddedStore] = []
-    key = KEY if request.param == "encrypted" else None
-
-    def new() -> EmbeddedStore:
-        root = folder / str(len(made))
-        made.append(EmbeddedStore(root, store_key=key, clock=lambda: NOW, limits=TINY))
-        return made[-1]
-
-    yield new
-    for store in made:
-        store.close()
 
 
 @settings(max_examples=40, suppress_health_check=list(HealthCheck), deadline=None)

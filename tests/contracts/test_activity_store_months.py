@@ -2,9 +2,7 @@
 
 import datetime as dt
 import itertools
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 from hypothesis import HealthCheck, event, given, settings
@@ -12,13 +10,10 @@ from hypothesis import strategies as st
 
 from dpdau.activity.embedded import EmbeddedStore
 from dpdau.activity.frozen import FrozenTurnstile
-from dpdau.activity.upkeep import StoreLimits
 from dpdau.domain import Event, Op, Segment, day_number
 from dpdau.errors import InvalidPlanError
 from strategies import DIMENSION_VALUES, LabeledEvent, batch, dimension_labels
 
-NOW = dt.datetime(2026, 3, 15, 12, tzinfo=dt.UTC)
-KEY = bytes(range(32))
 MONTH, NEXT = "2026-02", "2026-03"
 FIRST = dt.date(2026, 2, 1)
 LOOKBACK_DAYS = 30
@@ -28,15 +23,6 @@ WINDOWS = (7, LOOKBACK_DAYS, 1)
 SEGMENTS = [Segment(name, value) for name, some in DIMENSION_VALUES.items() for value in some]
 OFFSETS = (-40, -30, -29, -28, -25, -7, -1, *range(DAYS))
 """Days relative to the month: outside the look-back, its first day, a page edge, the month."""
-TINY = StoreLimits(
-    direct_rows_min=3,
-    pending_rows_max=6,
-    pending_commits_max=2,
-    loose_files_max=1,
-    part_rows_min=4,
-    part_files_max=2,
-    cache_bytes_max=2048,
-)
 USERS = 4
 
 Sent = tuple[int, bool, int, int, Mapping[str, str]]
@@ -130,33 +116,6 @@ class Driver:
 def _name(user: int, epoch: int) -> int:
     """A user's pseudonym under a key, spread over the parts."""
     return (1 + user + USERS * epoch) * 0x9E3779B97F4A7C15 % 2**64
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory where the system has one: these tests ask about answers, not disks."""
-    memory = Path("/dev/shm")
-    if not memory.is_dir():
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=memory) as name:
-        yield Path(name)
-
-
-@pytest.fixture(params=["plain", "encrypted"])
-def make(request: pytest.FixtureRequest, folder: Path) -> Iterator[Callable[[], EmbeddedStore]]:
-    """Makes empty stores of one implementation."""
-    made: list[EmbeddedStore] = []
-    key = KEY if request.param == "encrypted" else None
-
-    def new() -> EmbeddedStore:
-        root = folder / str(len(made))
-        made.append(EmbeddedStore(root, store_key=key, clock=lambda: NOW, limits=TINY))
-        return made[-1]
-
-    yield new
-    for store in made:
-        store.close()
 
 
 @settings(max_examples=40, suppress_health_check=list(HealthCheck), deadline=None)

@@ -6,7 +6,6 @@ and every check is in integers.
 
 import datetime as dt
 import random
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from dpdau.activity.held import HELD
 from dpdau.domain import Event, Op, day_number
 from dpdau.mechanisms.matrix.lattice import LatticeStrategy
 from dpdau.mechanisms.matrix.live import live_strategy
+from stores import folder_in_memory
 from strategies import batch
 
 SEED = 20260226
@@ -29,11 +29,10 @@ NOW = dt.datetime(2026, 2, 26, tzinfo=dt.UTC)
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
+def folder(tmp_path: Path) -> Iterator[Path]:
     """A folder in memory where the system has one."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
-        yield Path(name)
+    with folder_in_memory(otherwise=tmp_path) as found:
+        yield found
 
 
 @cache

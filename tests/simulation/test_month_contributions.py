@@ -8,7 +8,6 @@ import datetime as dt
 import functools
 import itertools
 import random
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from dpdau.activity.upkeep import StoreLimits
 from dpdau.domain import Event, Metric, Op, Segment, day_number
 from dpdau.mechanisms.matrix.classes import ContributionClass
 from dpdau.mechanisms.matrix.strategies import shipped
+from stores import folder_in_memory
 from strategies import LabeledEvent, batch
 
 SEED = 20260201
@@ -49,11 +49,10 @@ class Act:
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
+def folder(tmp_path: Path) -> Iterator[Path]:
     """A folder in memory where the system has one."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
-        yield Path(name)
+    with folder_in_memory(otherwise=tmp_path) as found:
+        yield found
 
 
 def acts(user: int, today: int, seeded: random.Random) -> list[Act]:

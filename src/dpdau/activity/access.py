@@ -14,11 +14,14 @@ from dpdau.activity.sealing import Sealer
 from dpdau.activity.segments import SegmentFiles
 from dpdau.activity.upkeep import StoreLimits, Upkeep, remove_orphans
 from dpdau.activity.writer_lock import WriterLock
-from dpdau.errors import StoreCorruptError, StoreUnavailableError
+from dpdau.errors import InvalidPlanError, StoreCorruptError, StoreUnavailableError
 
 _READ_ATTEMPTS: Final = 10
 _FOLDER_MODE: Final = 0o700
 _MANIFEST: Final = "manifest.sqlite"
+SECRET_BYTES_MAX: Final = 1 << 20
+"""The longest secret of a month."""
+_BODY: Final = "body"
 
 _Answer = TypeVar("_Answer")
 
@@ -35,8 +38,8 @@ class StoreAccess:
         self._root = root
         self._read_only = read_only
         self._limits = limits
-        self.sealer: Final = Sealer(store_key)
-        self.files: Final = SegmentFiles(root / "segments", self.sealer, limits.cache_bytes_max)
+        self._sealer: Final = Sealer(store_key)
+        self.files: Final = SegmentFiles(root / "segments", self._sealer, limits.cache_bytes_max)
         self._path = root / _MANIFEST
         self._lock = threading.RLock()
         self._lookup_lock = threading.Lock()
@@ -48,9 +51,9 @@ class StoreAccess:
                 self._prepare()
             elif not Manifest.exists(self._path):
                 raise StoreUnavailableError(f"Expected an activity store in {root}, found none.")
-            self._lookups = Manifest(self._path, self.sealer, read_only=True)
-            self._snapshots = Manifest(self._path, self.sealer, read_only=True)
-        self._history = History(self._snapshots, self.files, self.sealer)
+            self._lookups = Manifest(self._path, self._sealer, read_only=True)
+            self._snapshots = Manifest(self._path, self._sealer, read_only=True)
+        self._history = History(self._snapshots, self.files, self._sealer)
 
     @staticmethod
     def exists(root: Path) -> bool:
@@ -88,6 +91,22 @@ class StoreAccess:
             "Expected to read while another process merges, found files replaced too often; retry."
         )
 
+    def seal_secret(self, name: str, body: bytes) -> bytes:
+        """A secret as it is stored under a name.
+
+        Raises:
+            InvalidPlanError: It is empty or too long.
+        """
+        if not 0 < len(body) <= SECRET_BYTES_MAX:
+            raise InvalidPlanError(
+                f"Expected a secret of 1..{SECRET_BYTES_MAX} bytes, found {len(body)}."
+            )
+        return self._sealer.for_file(name).seal(body, _BODY)
+
+    def open_secret(self, name: str, stored: bytes) -> bytes:
+        """The inverse of `seal_secret`."""
+        return bytes(self._sealer.for_file(name).open(stored, _BODY))
+
     def close(self) -> None:
         """Releases files and the writer's lock; may be called twice."""
         with self._lock:
@@ -109,9 +128,9 @@ class StoreAccess:
         try:
             if not Manifest.exists(self._path):
                 self._refuse_a_lost_manifest()
-                Manifest.create(self._path, self.sealer)
+                Manifest.create(self._path, self._sealer)
             mark_made(self._root)
-            manifest = Manifest(self._path, self.sealer, read_only=False)
+            manifest = Manifest(self._path, self._sealer, read_only=False)
             with contextlib.closing(manifest):
                 remove_orphans(manifest, self.files)
         finally:
@@ -130,12 +149,12 @@ class StoreAccess:
         if self._writer is None:
             if not self._writer_lock.take(self._limits.lock_wait_seconds):
                 raise self._busy()
-            manifest = Manifest(self._path, self.sealer, read_only=False)
+            manifest = Manifest(self._path, self._sealer, read_only=False)
             upkeep = Upkeep(
                 manifest,
                 history=self._history,
                 files=self.files,
-                sealer=self.sealer,
+                sealer=self._sealer,
                 limits=self._limits,
             )
             self._writer = (manifest, upkeep)

@@ -129,8 +129,13 @@ def parse_month(text: str) -> int:
 
 def tombstones(month: PlanMonth, keys: NDArray[np.uint64]) -> Run:
     """Rows that take some sorted unique pseudonyms out of a month for good."""
-    rows = Rows(keys, (constant(_NO_DAY, len(keys)), constant(_EVERY_DAY, len(keys))))
+    rows = out_for_good(keys)
     return {month.group(page): rows for page in month.pages} if len(keys) else {}
+
+
+def out_for_good(keys: NDArray[np.uint64]) -> Rows:
+    """A tombstone for each of some sorted unique pseudonyms: every day of a page is taken out."""
+    return Rows(keys, (constant(_NO_DAY, len(keys)), constant(_EVERY_DAY, len(keys))))
 
 
 def holding(held: Rows | None, *, before: Rows | None, event: Rows, fixed: np.uint64) -> Rows:

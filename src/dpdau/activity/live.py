@@ -3,7 +3,6 @@
 import dataclasses
 import datetime as dt
 from collections.abc import Callable, Mapping
-from typing import Final
 
 import numpy as np
 
@@ -14,14 +13,11 @@ from dpdau.activity.labels import month_index
 from dpdau.activity.manifest import Manifest
 from dpdau.activity.masks import MASKS, days_mask, page_of
 from dpdau.activity.month_view import looked_up
-from dpdau.activity.months import SECRET_BYTES_MAX
 from dpdau.activity.runs import PARTS, Run, Table
 from dpdau.activity.today import LiveMonth, live_group, out_of, removals
 from dpdau.activity.upkeep import Upkeep
 from dpdau.domain import Clock, day_number
 from dpdau.errors import InvalidPlanError
-
-_BODY: Final = "body"
 
 
 class LiveDays:
@@ -86,24 +82,24 @@ class LiveDays:
 
     def put_secret(self, month: str, body: bytes) -> bytes:
         """See `LiveStore.put_secret`."""
-        if not 0 < len(body) <= SECRET_BYTES_MAX:
-            raise InvalidPlanError(
-                f"Expected a secret of 1..{SECRET_BYTES_MAX} bytes, found {len(body)}."
-            )
+        name = _secret_name(parse_month(month))
+        sealed = self._access.seal_secret(name, body)
         with self._access.writing() as (manifest, _upkeep):
             known = _open(manifest, month)
             if known.secret is not None:
-                return self._opened(known)
-            sealed = self._access.sealer.for_file(_secret_name(known.month)).seal(body, _BODY)
+                return self._access.open_secret(name, known.secret)
             with manifest.writing():
                 manifest.live.put(dataclasses.replace(known, secret=sealed))
             return body
 
     def secret(self, month: str) -> bytes | None:
         """See `LiveStore.secret`."""
+        index = parse_month(month)
         with self._access.looking() as manifest:
-            known = manifest.live.month(parse_month(month))
-        return None if known is None or known.secret is None else self._opened(known)
+            known = manifest.live.month(index)
+        if known is None or known.secret is None:
+            return None
+        return self._access.open_secret(_secret_name(index), known.secret)
 
     def end(self, before: dt.date) -> None:
         """See `LiveStore.end`."""
@@ -130,12 +126,6 @@ class LiveDays:
         self._traces = True
         upkeep.drop_live(kept, self._clock(), also)
         self._traces = False
-
-    def _opened(self, month: LiveMonth) -> bytes:
-        """A secret as it was given."""
-        assert month.secret is not None
-        sealer = self._access.sealer.for_file(_secret_name(month.month))
-        return bytes(sealer.open(month.secret, _BODY))
 
 
 def left_by(state: Snapshot, moved: Mapping[Table, Run], events: Run) -> Run:

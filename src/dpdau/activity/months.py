@@ -3,7 +3,6 @@
 import dataclasses
 import datetime as dt
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +16,6 @@ from dpdau.activity.masks import MASKS
 from dpdau.activity.month_view import Code, MonthView
 from dpdau.domain import Clock, Segment, day_date, day_number, month_of
 from dpdau.errors import InvalidPlanError
-
-SECRET_BYTES_MAX: Final = 1 << 20
-"""The longest secret of a month."""
-_BODY: Final = "body"
 
 
 class Months:
@@ -123,18 +118,15 @@ class Months:
 
     def put_secret(self, month: str, body: bytes) -> bytes:
         """See `ActivityStore.put_secret`."""
-        if not 0 < len(body) <= SECRET_BYTES_MAX:
-            raise InvalidPlanError(
-                f"Expected a secret of 1..{SECRET_BYTES_MAX} bytes, found {len(body)}."
-            )
+        index = parse_month(month)
+        sealed = self._access.seal_secret(_secret_name(index), body)
         with self._access.writing() as (manifest, _upkeep):
-            index = _open(manifest, month).month
+            _open(manifest, month)
             stored = manifest.secret(index)
             if stored is not None:
-                return self._opened(index, stored)
-            sealer = self._access.sealer.for_file(_secret_name(index))
+                return self._access.open_secret(_secret_name(index), stored)
             with manifest.writing():
-                manifest.add_secret(index, sealer.seal(body, _BODY))
+                manifest.add_secret(index, sealed)
             return body
 
     def secret(self, month: str) -> bytes | None:
@@ -142,7 +134,7 @@ class Months:
         index = parse_month(month)
         with self._access.looking() as manifest:
             stored = manifest.secret(index)
-        return None if stored is None else self._opened(index, stored)
+        return None if stored is None else self._access.open_secret(_secret_name(index), stored)
 
     def end(self, month: str) -> None:
         """See `ActivityStore.end_month`."""
@@ -163,10 +155,6 @@ class Months:
         """See `ActivityStore.open_months`."""
         with self._access.looking() as manifest:
             return tuple(month_of(day_date(one.first)) for one in manifest.open_months())
-
-    def _opened(self, index: int, stored: bytes) -> bytes:
-        """A secret as it was given."""
-        return bytes(self._access.sealer.for_file(_secret_name(index)).open(stored, _BODY))
 
 
 def _open(manifest: Manifest, month: str) -> PlanMonth:

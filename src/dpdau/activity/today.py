@@ -16,8 +16,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dpdau.activity.masks import PAGE_DAYS, days_mask, page_of
-from dpdau.activity.runs import Rows, Run, constant
+from dpdau.activity.held import out_for_good
+from dpdau.activity.masks import days_mask, page_of
+from dpdau.activity.runs import Run
 from dpdau.domain import WINDOW_END_MAX, WINDOW_END_MIN, day_number
 
 LIVE_VERSION: Final = 3
@@ -31,8 +32,6 @@ CREATE TABLE live_months (
 _GROUPS_START: Final = -(1 << 24)
 """Groups of live days are far below those of months, which are positive."""
 assert _GROUPS_START + day_number(WINDOW_END_MAX) + 1 < 0
-_EVERY_DAY: Final = np.uint64(2**PAGE_DAYS - 1)
-_NO_DAY: Final = np.uint64(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +102,7 @@ def is_live_group(group: int) -> bool:
 
 def out_of(day: int, keys: NDArray[np.uint64]) -> Run:
     """Rows that take some sorted unique pseudonyms out of a live day for good."""
-    rows = Rows(keys, (constant(_NO_DAY, len(keys)), constant(_EVERY_DAY, len(keys))))
-    return {live_group(day): rows} if len(keys) else {}
+    return {live_group(day): out_for_good(keys)} if len(keys) else {}
 
 
 def removals(day: int | None, events: Run) -> NDArray[np.uint64]:

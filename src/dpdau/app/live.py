@@ -51,7 +51,7 @@ class Live:
     def since(self, release_id: str | None) -> tuple[Release, ...]:
         """The ticks that were released after one; today's so far where it is not a recent one.
 
-        Cheap: after the first call it reads what this process released.
+        Cheap: it reads the ledger once after each turn.
 
         Raises:
             NotFoundError: The live counter is off.

@@ -1,6 +1,5 @@
 """What the tests of this room share: stores whose limits are so low that every level is used."""
 
-import datetime as dt
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,18 +7,7 @@ import pytest
 
 from dpdau.activity.embedded import EmbeddedStore
 from dpdau.activity.upkeep import StoreLimits
-
-NOW = dt.datetime(2026, 3, 15, 12, tzinfo=dt.UTC)
-TINY = StoreLimits(
-    direct_rows_min=3,
-    pending_rows_max=6,
-    pending_commits_max=2,
-    loose_files_max=1,
-    part_rows_min=4,
-    part_files_max=2,
-    cache_bytes_max=2048,
-    lock_wait_seconds=0.05,
-)
+from stores import NOW, TINY
 
 
 @pytest.fixture

@@ -175,12 +175,7 @@ class StrategyMechanism(Generic[StrategyT]):
     def __post_init__(self) -> None:
         if self.rho_cap <= 0:
             raise InvalidPlanError(f"Expected a rho cap above 0, found {self.rho_cap}.")
-        check_scale(self.scale)
-        if self.scale < SCALE_MIN:
-            raise InvalidPlanError(
-                f"Expected a noise scale of at least {SCALE_MIN:g} lattice units,"
-                f" found {self.scale:g}."
-            )
+        check_lattice_scale(self.scale)
 
     @property
     def scale(self) -> float:
@@ -291,6 +286,19 @@ def rounded_half_width(stddev: float, coverage: float) -> int:
     check_coverage(coverage)
     quantile = NormalDist().inv_cdf((1 + coverage) / 2)
     return max(0, math.ceil(quantile * stddev - 0.5))
+
+
+def check_lattice_scale(scale: float) -> None:
+    """Refuses noise that the sampler does not draw, or that is too coarse for the lattice.
+
+    Raises:
+        InvalidPlanError: The scale is out of range.
+    """
+    check_scale(scale)
+    if scale < SCALE_MIN:
+        raise InvalidPlanError(
+            f"Expected a noise scale of at least {SCALE_MIN:g} lattice units, found {scale:g}."
+        )
 
 
 def scale_for(sensitivity_squared: int, rho_cap: Fraction) -> float:

@@ -19,13 +19,13 @@ from dpdau.errors import InvalidPlanError
 from dpdau.mechanisms.matrix.classes import ToggleClass
 from dpdau.mechanisms.matrix.covariance import solve
 from dpdau.mechanisms.matrix.lattice import (
-    SCALE_MIN,
     LatticeMechanism,
     LatticeStrategy,
+    check_lattice_scale,
     lattice_strategy,
     scale_for,
 )
-from dpdau.mechanisms.sampling import NoiseSource, check_scale
+from dpdau.mechanisms.sampling import NoiseSource
 
 TICKS_MAX: Final = 96
 """A tick each quarter of an hour; its strategy takes a few seconds to solve, that of 24 none."""
@@ -77,12 +77,7 @@ class LiveMechanism:
             raise InvalidPlanError(
                 f"Expected 1..{DAYS_MAX} days and a rho cap above 0, found {self.days} days."
             )
-        check_scale(self.scale)
-        if self.scale < SCALE_MIN:
-            raise InvalidPlanError(
-                f"Expected a noise scale of at least {SCALE_MIN:g} lattice units,"
-                f" found {self.scale:g}."
-            )
+        check_lattice_scale(self.scale)
 
     @property
     def name(self) -> str:
