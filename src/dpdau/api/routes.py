@@ -171,7 +171,9 @@ async def _ingest(app: App, body: bytes, form: Form, batch_id: str | None) -> Re
             f"Expected an Idempotency-Key of 1..{BATCH_ID_LENGTH_MAX} characters, "
             f"found {len(batch_id)}."
         )
-    report = await run_in_threadpool(lambda: app.ingest(app.decode(body, form), batch_id=batch_id))
+    report = await run_in_threadpool(
+        lambda: app.ingest(app.intake.decode(body, form), batch_id=batch_id)
+    )
     return JSONResponse(report.to_json(), status_code=202)
 
 

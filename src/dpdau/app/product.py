@@ -10,17 +10,18 @@ from numpy.typing import NDArray
 
 from dpdau import plan as promises
 from dpdau.accounting.budget import Budget
-from dpdau.activity import erasure
 from dpdau.activity.store import ActivityStore
 from dpdau.app.callers import identify
+from dpdau.app.erasures import Erasures
 from dpdau.app.growth import Growth
+from dpdau.app.intake import Intake
+from dpdau.app.keys import Keys
 from dpdau.app.live import Live
 from dpdau.app.months import Months
 from dpdau.app.singles import Singles
 from dpdau.app.wiring import (
     StrategyShelf,
     checked_terms,
-    ingest_rules,
     open_keyring,
     open_ledger,
     open_store,
@@ -49,16 +50,15 @@ from dpdau.domain import (
     month_of,
 )
 from dpdau.errors import InvalidPlanError
-from dpdau.ingest import batch as batches
 from dpdau.ingest.batch import IngestReport
 from dpdau.ingest.columns import DecodedTable
-from dpdau.ingest.event import Decoded, Form, Rules, check_user_id, decode
+from dpdau.ingest.event import Decoded, Rules
 from dpdau.ledger.ledger import Ledger
 from dpdau.ledger.statement import Statements
 from dpdau.mechanisms.matrix.covariance import Progress
 from dpdau.mechanisms.sampling import NoiseSource, OpenDPNoise
 from dpdau.plan import Question
-from dpdau.pseudonym import Keyring, Pseudonymizer
+from dpdau.pseudonym import Keyring
 from dpdau.release import Calendar, MonthReleaser, NoiseDesk, Releaser
 from dpdau.settings import Settings
 from dpdau.telemetry import Metrics
@@ -90,7 +90,6 @@ class App:
         self.ledger = ledger
         self.metrics = metrics
         self._store = store
-        self._keyring = keyring
         self._held = held
         self._unsafe_debug = unsafe_debug
         self._purged_on: dt.date | None = None
@@ -101,6 +100,11 @@ class App:
             grace_hours=settings.GRACE_HOURS,
             clock=clock,
             retention_days=settings.RETENTION_DAYS,
+        )
+        self.keys = Keys(keyring, self.calendar)
+        self.intake = Intake(settings, store=store, keys=self.keys, calendar=self.calendar)
+        self._erasures = Erasures(
+            store=store, keys=self.keys, ledger=ledger, clock=clock, metrics=metrics
         )
         self._statements = Statements(ledger, report_terms(settings), reported=reported)
         self._strategies = strategies
@@ -211,17 +215,11 @@ class App:
     ) -> IngestReport:
         """See `Verbs.ingest`."""
         self._purge_if_due()
-        return batches.ingest(
-            decoded,
-            store=self._store,
-            pseudonymizer=self._pseudonymizer(),
-            dimensions=self.settings.DIMENSIONS,
-            batch_id=batch_id,
-        )
+        return self.intake.ingest(decoded, batch_id=batch_id)
 
     def rules(self) -> Rules:
         """What an event must be today, for the readers of `ingest`."""
-        return ingest_rules(self.settings, self.calendar.today())
+        return self.intake.rules()
 
     def price(
         self,
@@ -334,18 +332,11 @@ class App:
 
     def erase(self, user_id: str) -> ErasureReceipt:
         """See `Verbs.erase`."""
-        check_user_id(user_id)
-        receipt = erasure.erase(
-            self._store, self._pseudonymizer().one(user_id), clock=self.calendar.clock
-        )
-        self.ledger.audit_event("operator", "erase", {"erasure_id": receipt.erasure_id})
-        if self.metrics is not None:
-            self.metrics.erasures.inc()
-        return receipt
+        return self._erasures.erase(user_id)
 
     def erasure(self, erasure_id: str) -> ErasureReceipt:
         """See `Verbs.erasure`."""
-        return self._store.receipt(erasure_id)
+        return self._erasures.receipt(erasure_id)
 
     def exact(
         self,
@@ -378,10 +369,6 @@ class App:
         )
         return dict(zip(windows, table, strict=True))
 
-    def decode(self, body: bytes, form: Form) -> Decoded:
-        """Reads the body of an ingest request under this deployment's zone and limits."""
-        return decode(body, form, rules=self.rules())
-
     def releases(self, *, after: str | None, limit: int) -> tuple[list[Release], str | None]:
         """One page of the release log, oldest first, and the cursor of the next."""
         return self.ledger.releases(after=after, limit=min(limit, PAGE_MAX))
@@ -412,10 +399,6 @@ class App:
         period = month_of(day)
         self.ledger.grant(_budget_name(metric), period, actor="operator", reason=reason)
         return self.budget(metric, day)
-
-    def key_age_days(self) -> int:
-        """How long the current pseudonym key has been in use."""
-        return (self.calendar.clock() - self._keyring.epochs[-1].created_at).days
 
     def warm_up(self) -> None:
         """Loads what a first release would wait for; charges nothing, publishes nothing."""
@@ -452,9 +435,6 @@ class App:
             yield self
         finally:
             self.close()
-
-    def _pseudonymizer(self) -> Pseudonymizer:
-        return Pseudonymizer(self._keyring.live(self.calendar.today()))
 
     def _question(
         self, metric: Metric, day: dt.date, window_days: int | None, segment: Segment | None

@@ -89,7 +89,7 @@ def _ledger() -> tuple[str, str]:
 def _key_age() -> tuple[str, str]:
     loaded = settings()
     with local_app(read_only=True) as app:
-        age = app.key_age_days()
+        age = app.keys.age_days()
     if age > loaded.HASH_SALT_ROTATION_DAYS:
         return "warn", (
             f"the pseudonym key is {age} days old, over HASH_SALT_ROTATION_DAYS "

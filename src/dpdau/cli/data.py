@@ -1,4 +1,4 @@
-"""Commands that take events in, make some, and take people out."""
+"""Commands that take events in, and make some."""
 
 import re
 from collections.abc import Iterator
@@ -34,7 +34,6 @@ _SHOWN_REJECTIONS: Final = 10
 def register(app: typer.Typer) -> None:
     """Adds the commands of this file."""
     app.command()(ingest)
-    app.command()(erase)
     app.command("generate-synthetic")(generate_synthetic)
 
 
@@ -97,24 +96,6 @@ def ingest(
     more = report.rejected_count - _SHOWN_REJECTIONS
     if more > 0:
         typer.echo(f"  and {more:,} more", err=True)
-
-
-def erase(
-    user: Annotated[str, typer.Argument(help="The user id, as it is in the events.")],
-    as_json: JsonOption = False,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-) -> None:
-    """Take out everything of one user, under every live key. What was published stays."""
-    with verbs(url, api_key, reported=False) as product:
-        receipt = product.erase(user)
-    if as_json:
-        print_json(receipt.to_json())
-        return
-    typer.echo(
-        f"erased: {receipt.days_touched} days touched, done at {receipt.done_at.isoformat()}, "
-        f"receipt {receipt.erasure_id}"
-    )
 
 
 def generate_synthetic(

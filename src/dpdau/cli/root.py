@@ -6,7 +6,7 @@ import sys
 import typer
 
 from dpdau import __version__
-from dpdau.cli import data, experiments, numbers, plans, service, upkeep
+from dpdau.cli import backups, data, erasures, experiments, numbers, plans, service, upkeep
 from dpdau.cli.session import JsonOption, fail, print_json
 from dpdau.errors import DpdauError
 
@@ -18,7 +18,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-for room in (service, data, numbers, plans, experiments, upkeep):
+for room in (service, data, erasures, numbers, plans, experiments, backups, upkeep):
     room.register(app)
 
 

@@ -1,8 +1,7 @@
-"""Commands that look after a deployment: keys, audit, backup, migration, settings."""
+"""Commands that look after a deployment: keys, audit, migration, settings."""
 
 import datetime as dt
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +15,7 @@ config = typer.Typer(help="Settings.", no_args_is_help=True)
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this file."""
-    for command in (audit, backup, restore, migrate):
+    for command in (audit, migrate):
         app.command()(command)
     keys.command("create")(create_key)
     keys.command("list")(list_keys)
@@ -55,49 +54,6 @@ def audit(
         )
     if not as_json:
         typer.echo("ledger verified: nothing was changed, removed or left uncharged")
-
-
-def backup(
-    to: Annotated[
-        Path | None, typer.Option("--to", help="Target file; DATA_DIR/backups unless given.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Copy the ledger while it is in use; the copy is consistent."""
-    from dpdau.datadir import DataDir
-
-    with local_app(read_only=True) as app:
-        now = app.calendar.clock()
-        target = to or (
-            DataDir(app.settings.DATA_DIR).backups / f"ledger-{now:%Y%m%dT%H%M%SZ}.sqlite"
-        )
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        head = app.ledger.backup(target)
-    if as_json:
-        print_json({"path": str(target), "entries": head.seq, "head_hash": head.hash})
-        return
-    typer.echo(f"{target}")
-
-
-def restore(
-    source: Annotated[Path, typer.Argument(help="A copy that `dpdau backup` wrote.")],
-    reason: Annotated[
-        str, typer.Option("--reason", help="Why; kept in the ledger.")
-    ] = "restored from a backup",
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Only check the copy; change nothing.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Put a copy of the ledger in its place. An older copy is refused: spending is not refunded."""
-    from dpdau.app import restore_ledger
-
-    report = restore_ledger(settings(), source, reason=reason, verify_only=verify)
-    if as_json:
-        print_json(report.to_json())
-        return
-    done = "sound, and no older than the ledger was" if verify else "restored"
-    typer.echo(f"{source}: {report.entries} entries, {report.releases} releases; {done}")
 
 
 def migrate(
