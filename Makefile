@@ -10,7 +10,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 SCRATCH := reports/smoke
 
-.PHONY: help setup run test lint fmt smoke backup-ledger placeholder-check precommit ci-guard lock docs strategies eval plots
+.PHONY: help setup run test lint fmt smoke bench backup-ledger placeholder-check precommit ci-guard lock docs strategies eval plots
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ eval: setup ## Run the experiment: the month plan beside other methods, ten minu
 
 plots: setup ## Draw the figures of the experiment that `make eval` ran last
 	@$(BIN)/dpdau plots
+
+bench: setup ## Measure the product beside DuckDB, polars and OpenDP; BENCH="--sizes S,M,L --only bulk"
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 lock: setup ## Resolve the dependencies again into requirements.lock (no index addresses)
 	@$(BIN)/uv lock --quiet --upgrade

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from dpdau.activity.history import History, Snapshot
+from dpdau.activity.leftovers import recover
 from dpdau.activity.manifest import Manifest, mark_made, was_made
 from dpdau.activity.runs import Table
 from dpdau.activity.sealing import Sealer
 from dpdau.activity.segments import SegmentFiles
-from dpdau.activity.upkeep import StoreLimits, Upkeep, remove_orphans
+from dpdau.activity.upkeep import StoreLimits, Upkeep
 from dpdau.activity.writer_lock import WriterLock
 from dpdau.errors import InvalidPlanError, StoreCorruptError, StoreUnavailableError
 
@@ -132,7 +133,7 @@ class StoreAccess:
             mark_made(self._root)
             manifest = Manifest(self._path, self._sealer, read_only=False)
             with contextlib.closing(manifest):
-                remove_orphans(manifest, self.files)
+                recover(manifest, self.files)
         finally:
             self._release()
 
@@ -158,7 +159,7 @@ class StoreAccess:
                 limits=self._limits,
             )
             self._writer = (manifest, upkeep)
-            remove_orphans(manifest, self.files)
+            recover(manifest, self.files)
         return self._writer
 
     def _release(self) -> None:

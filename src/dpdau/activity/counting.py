@@ -8,14 +8,15 @@ all 64 days of a page at once, so the cost hardly depends on how many days are a
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpdau.activity.masks import PAGE_DAYS, days_mask, page_of
-from dpdau.activity.runs import PARTS, Rows
+from dpdau.activity.parallel import sum_over_parts
+from dpdau.activity.runs import Rows
 
 PageLoader = Callable[[int, int], Rows | None]
 """(part, page) → the net mask rows: `values[0]` holds the active days."""
@@ -27,7 +28,7 @@ _NO_ROWS: Final = Rows(_NOTHING, (_NOTHING,))
 
 
 def windowed_counts(
-    load: PageLoader, *, first: int, last: int, window_days: Sequence[int]
+    load: PageLoader, *, first: int, last: int, window_days: Sequence[int], rows: int
 ) -> NDArray[np.int64]:
     """Distinct keys in each trailing window.
 
@@ -36,6 +37,7 @@ def windowed_counts(
         first: The first day number on which a window ends.
         last: The last one; first ≤ last.
         window_days: 1..64 days each.
+        rows: About how many rows there are.
 
     Returns:
         (len(window_days), last - first + 1) int64.
@@ -44,23 +46,52 @@ def windowed_counts(
         Exact: equal to `turnstile.Turnstile.counts` on the same pairs.
     """
     spans = sorted(set(window_days))
-    table = np.zeros((len(spans), last - first + 1), dtype=np.int64)
     if not spans:
-        return table
-    reach = spans[-1] - 1
-    for part in range(PARTS):
-        before: Rows | None = None
-        for page in range(page_of(first - reach), page_of(last) + 1):
-            here = load(part, page)
-            if page >= page_of(first):
-                start = max(first, page * PAGE_DAYS)
-                stop = min(last, (page + 1) * PAGE_DAYS - 1) + 1
-                reaching = days_mask(page - 1, start - reach, page * PAGE_DAYS - 1)
-                totals = _page_totals(here, before if reaching else None, reaching, spans)
-                bits = slice(start - page * PAGE_DAYS, stop - page * PAGE_DAYS)
-                table[:, start - first : stop - first] += totals[:, bits]
-            before = here
+        return np.zeros((0, last - first + 1), dtype=np.int64)
+    table = sum_over_parts(lambda part: _part_totals(load, part, (first, last), spans), rows=rows)
     return table[[spans.index(days) for days in window_days]]
+
+
+def window_keys(pages: Mapping[int, Rows | None], first: int, last: int) -> NDArray[np.uint64]:
+    """The keys that are active on some of the days first..last, sorted, each once.
+
+    Args:
+        pages: Page → its net rows, for at least the pages of these days.
+        first: A day number.
+        last: Another one, not before it.
+    """
+    wanted = range(page_of(first), page_of(last) + 1)
+    some = [active_keys(page, pages[page], first, last) for page in wanted]
+    return some[0] if len(some) == 1 else np.unique(np.concatenate(some))
+
+
+def active_keys(page: int, rows: Rows | None, first: int, last: int) -> NDArray[np.uint64]:
+    """The keys of one page that are active on some of the days first..last, sorted."""
+    if rows is None:
+        return _NOTHING
+    found: NDArray[np.uint64] = rows.key[(rows.values[0] & days_mask(page, first, last)) != 0]
+    return found
+
+
+def _part_totals(
+    load: PageLoader, part: int, ends: tuple[int, int], spans: Sequence[int]
+) -> NDArray[np.int64]:
+    """The counts of one part, a row for each span."""
+    first, last = ends
+    table = np.zeros((len(spans), last - first + 1), dtype=np.int64)
+    reach = spans[-1] - 1
+    before: Rows | None = None
+    for page in range(page_of(first - reach), page_of(last) + 1):
+        here = load(part, page)
+        if page >= page_of(first):
+            start = max(first, page * PAGE_DAYS)
+            stop = min(last, (page + 1) * PAGE_DAYS - 1) + 1
+            reaching = days_mask(page - 1, start - reach, page * PAGE_DAYS - 1)
+            totals = _page_totals(here, before if reaching else None, reaching, spans)
+            bits = slice(start - page * PAGE_DAYS, stop - page * PAGE_DAYS)
+            table[:, start - first : stop - first] += totals[:, bits]
+        before = here
+    return table
 
 
 def _page_totals(

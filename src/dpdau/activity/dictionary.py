@@ -13,19 +13,19 @@ from dpdau.errors import StoreUnavailableError
 
 
 class NewLabels:
-    """Codes for the dimensions and values of one batch; new ones are stored with the batch."""
+    """Codes for the dimensions and values of one commit; new ones are stored with it."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         self._dimensions: dict[str, int] | None = None
         self._new_dimensions: list[tuple[int, str]] = []
-        self._new_values: list[tuple[int, int, str]] = []
+        self._new_values: dict[tuple[int, str], int] = {}
 
     def dimension(self, name: str) -> int:
         """The id of a dimension.
 
         Raises:
-            StoreUnavailableError: The store has no room for it; nothing of the batch is applied.
+            StoreUnavailableError: The store has no room for it; nothing of the commit is applied.
         """
         if self._dimensions is None:
             self._dimensions = self._manifest.dimensions()
@@ -42,13 +42,13 @@ class NewLabels:
         """(size,) int32: index in the batch → code in the store, -1 where a value is not used.
 
         Raises:
-            StoreUnavailableError: The store has no room; nothing of the batch is applied.
+            StoreUnavailableError: The store has no room; nothing of the commit is applied.
         """
-        code = self._manifest.next_code(dimension)
-        fresh: dict[str, int] = {}
+        added = sum(1 for one, _ in self._new_values if one == dimension)
+        code = self._manifest.next_code(dimension) + added
         table = np.full(size, -1, dtype=np.int32)
         for index, value in values.items():
-            known = fresh.get(value)
+            known = self._new_values.get((dimension, value))
             if known is None:
                 known = self._manifest.value_code(dimension, value)
             if known is None:
@@ -57,9 +57,8 @@ class NewLabels:
                         f"Expected at most {DIMENSION_VALUES_MAX} values of a dimension, found "
                         "one more."
                     )
-                known = fresh[value] = code
+                known = self._new_values[dimension, value] = code
                 code += 1
-                self._new_values.append((dimension, known, value))
             table[index] = known
         return table
 
@@ -67,7 +66,7 @@ class NewLabels:
         """Writes the new ones, in the transaction of the batch."""
         for id_, name in self._new_dimensions:
             self._manifest.add_dimension(id_, name)
-        for dimension, code, value in self._new_values:
+        for (dimension, value), code in self._new_values.items():
             self._manifest.add_value(dimension, code, value)
 
 

@@ -23,23 +23,19 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dpdau.activity import labels, masks, rotation, seen
+from dpdau import __version__
+from dpdau.activity import held, labels, masks
 from dpdau.activity.access import StoreAccess
 from dpdau.activity.counting import PageLoader, windowed_counts
-from dpdau.activity.dictionary import NewLabels, label_run
+from dpdau.activity.folding import Folding
 from dpdau.activity.growth import growth_counts
-from dpdau.activity.held import HELD
 from dpdau.activity.history import Snapshot
 from dpdau.activity.labels import LABELS
-from dpdau.activity.live import LiveDays, left_by
-from dpdau.activity.manifest import Manifest
+from dpdau.activity.live import LiveDays
 from dpdau.activity.masks import MASKS
-from dpdau.activity.month_view import has_late, held_by
 from dpdau.activity.months import Months
-from dpdau.activity.runs import Rows, Run, Table, find, merge_runs
-from dpdau.activity.seen import SEEN
+from dpdau.activity.runs import Rows, find
 from dpdau.activity.store import Applied, StoreStats
-from dpdau.activity.today import removals
 from dpdau.activity.upkeep import StoreLimits
 from dpdau.domain import (
     WINDOW_DAYS_MAX,
@@ -107,13 +103,17 @@ class EmbeddedStore:
         return StoreAccess.exists(root)
 
     def apply(self, batch: EventBatch) -> Applied:
-        """Folds a batch in; see `ActivityStore.apply`.
+        """Folds a batch in; see `ActivityStore.apply`."""
+        return self.apply_many([batch])[0]
+
+    def apply_many(self, batches: Sequence[EventBatch]) -> list[Applied]:
+        """Folds batches in as one commit; see `ActivityStore.apply_many`.
 
         Edge cases:
             | case | result |
             |---|---|
-            | `batch_id` applied before | nothing changes; every event is a duplicate |
-            | `event_id` seen before or earlier in the batch | that event is a duplicate |
+            | `batch_id` applied before or earlier in the group | every event is a duplicate |
+            | `event_id` seen before or earlier in the group | that event is a duplicate |
             | an event with a closed day | applied, counted as late |
             | an alias with rows | its rows move to the current pseudonym first, then the batch |
             | several of these | duplicate before late before accepted |
@@ -121,45 +121,19 @@ class EmbeddedStore:
         with self._access.writing() as (manifest, upkeep):
             now = self._clock()
             upkeep.tend(now)
-            if batch.batch_id is not None and manifest.batch_applied(batch.batch_id):
-                return Applied(accepted=0, duplicate=batch.events, late=0)
-            fresh = self._fresh_events(batch)
-            late = _late_events(batch, manifest) & fresh
-            keep = fresh[batch.event_index]
-            new_labels = NewLabels(manifest)
-            label_rows = label_run(batch, keep, new_labels)
-            events = masks.from_rows(batch.pseudonym[keep], batch.day[keep], batch.add[keep])
-            runs: dict[Table, Run] = {}
-            if batch.aliases.shape[0] and keep.any():
-                current, aliases = batch.pseudonym[keep], batch.aliases[:, keep]
-                runs = self._access.read(
-                    (MASKS, LABELS, HELD), lambda state: rotation.moves(state, current, aliases)
-                )
-            moved = dict(runs)
-            if has_late(manifest.open_months(), events):
-                held = self._access.read((MASKS, HELD), lambda state: held_by(state, moved, events))
-                runs[HELD] = merge_runs(HELD, runs.get(HELD, {}), held)
-            if len(removals(manifest.live.day(), events)):
-                out = self._access.read((MASKS,), lambda state: left_by(state, moved, events))
-                runs[HELD] = merge_runs(HELD, runs.get(HELD, {}), out)
-            runs[MASKS] = merge_runs(MASKS, runs.get(MASKS, {}), events)
-            runs[LABELS] = merge_runs(LABELS, runs.get(LABELS, {}), label_rows)
-            runs[SEEN] = seen.from_ids(batch.event_id[fresh], now)
-            with upkeep.changing() as change:
-                for table, run in runs.items():
-                    upkeep.add(change, table, run)
+            folding = Folding(self._access, manifest, now)
+            applied = folding.add(batches)
+            if not folding.is_empty:
+                with upkeep.changing() as change:
+                    for table, run in folding.runs.items():
+                        upkeep.add(change, table, run)
+                upkeep.commit(change, folding.store)
+            return applied
 
-            def also() -> None:
-                if batch.batch_id is not None:
-                    manifest.add_batch(batch.batch_id, now.date())
-                manifest.set_offsets(batch.offsets)
-                new_labels.store()
-
-            upkeep.commit(change, also)
-            duplicates, lates = int((~fresh).sum()), int(late.sum())
-            return Applied(
-                accepted=batch.events - duplicates - lates, duplicate=duplicates, late=lates
-            )
+    def tend(self) -> None:
+        """Folds and merges what has grown; see `ActivityStore.tend`."""
+        with self._access.writing() as (_manifest, upkeep):
+            upkeep.tend(self._clock())
 
     def counts(
         self,
@@ -189,6 +163,7 @@ class EmbeddedStore:
                 first=day_number(first),
                 last=day_number(last),
                 window_days=window_days,
+                rows=state.size(MASKS),
             ),
         )
 
@@ -202,6 +177,7 @@ class EmbeddedStore:
                 first_page=state.first_group(MASKS),
                 end=day_number(end),
                 window_days=window_days,
+                rows=state.size(MASKS),
             ),
         )
 
@@ -259,7 +235,16 @@ class EmbeddedStore:
 
             def also() -> None:
                 if erasure_id is not None:
-                    manifest.add_receipt(ErasureReceipt(erasure_id, touched, done_at or now))
+                    manifest.receipts.add(
+                        ErasureReceipt(
+                            erasure_id=erasure_id,
+                            days_touched=touched,
+                            done_at=done_at or now,
+                            keys_searched=len(keys),
+                            tombstones=held.kept_of(manifest.open_months(), manifest.live.day()),
+                            version=__version__,
+                        )
+                    )
 
             upkeep.forget(keys, now, also)
             return touched
@@ -310,7 +295,7 @@ class EmbeddedStore:
             NotFoundError: There is none with this id.
         """
         with self._access.looking() as manifest:
-            found = manifest.receipt(erasure_id)
+            found = manifest.receipts.find(erasure_id)
         if found is None:
             raise NotFoundError("Expected the id of an erasure, found none with this id.")
         return found
@@ -319,6 +304,11 @@ class EmbeddedStore:
         """Drops all activity before a day, and the labels of months that ended before it."""
         with self._access.writing() as (_manifest, upkeep):
             upkeep.purge_before(day, self._clock())
+
+    def flush(self) -> None:
+        """Finishes every outstanding physical removal; see `ActivityStore.flush`."""
+        with self._access.writing() as (_manifest, upkeep):
+            upkeep.flush(self._clock())
 
     def offset(self, source: str) -> int | None:
         """The last offset of a source that was stored with its activity, or None."""
@@ -337,17 +327,6 @@ class EmbeddedStore:
     def close(self) -> None:
         """Releases files and the writer's lock; may be called twice."""
         self._access.close()
-
-    def _fresh_events(self, batch: EventBatch) -> NDArray[np.bool_]:
-        """(events,) bool: False for an event that was seen before or earlier in the batch."""
-        if not batch.event_id.any():
-            return np.ones(batch.events, dtype=np.bool_)
-        fresh = seen.first_occurrences(batch.event_id)
-        ids = np.unique(batch.event_id)
-        known = self._access.read((SEEN,), lambda state: state.lookup(SEEN, ids))
-        for rows in known.values():
-            fresh &= ~find(rows.key, batch.event_id)[1]
-        return fresh
 
     def _segment_code(self, segment: Segment) -> tuple[int, int] | None:
         """The dimension id and value code of a segment, or None where it was never seen."""
@@ -395,15 +374,6 @@ def _check_windows(window_days: Sequence[int]) -> None:
     wrong = [one for one in window_days if not 1 <= one <= WINDOW_DAYS_MAX]
     if wrong:
         raise InvalidPlanError(f"Expected windows of 1..{WINDOW_DAYS_MAX} days, found {wrong[0]}.")
-
-
-def _late_events(batch: EventBatch, manifest: Manifest) -> NDArray[np.bool_]:
-    """(events,) bool: True for an event with a row on a released day."""
-    late = np.zeros(batch.events, dtype=np.bool_)
-    if batch.day.shape[0]:
-        closed = manifest.closed_days(int(batch.day.min()), int(batch.day.max()))
-        late[batch.event_index[np.isin(batch.day, closed)]] = True
-    return late
 
 
 def _loader(state: Snapshot, segment: tuple[int, int] | None) -> PageLoader:

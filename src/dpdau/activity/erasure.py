@@ -10,13 +10,25 @@ from dpdau.domain import Clock, ErasureReceipt
 _ID_BYTES: Final = 16
 
 
-def erase(store: ActivityStore, pseudonyms: Sequence[int], *, clock: Clock) -> ErasureReceipt:
+def new_id() -> str:
+    """The random id of an erasure, for whoever writes it down before it is done."""
+    return secrets.token_hex(_ID_BYTES)
+
+
+def erase(
+    store: ActivityStore,
+    pseudonyms: Sequence[int],
+    *,
+    clock: Clock,
+    erasure_id: str | None = None,
+) -> ErasureReceipt:
     """Takes out all activity of one user and keeps a receipt that names no user.
 
     Args:
         store: The activity store.
         pseudonyms: The user under every live key.
         clock: What time it is.
+        erasure_id: The id of the receipt; a new one unless given.
 
     Guarantee:
         Rows and receipt change in one transaction: there is a receipt if and only if the user was
@@ -25,9 +37,9 @@ def erase(store: ActivityStore, pseudonyms: Sequence[int], *, clock: Clock) -> E
     Raises:
         StoreUnavailableError: Retry; erasing again is harmless and gives a new receipt.
     """
-    erasure_id = secrets.token_hex(_ID_BYTES)
-    store.forget(pseudonyms, erasure_id=erasure_id, done_at=clock())
-    return receipt(store, erasure_id)
+    name = erasure_id or new_id()
+    store.forget(pseudonyms, erasure_id=name, done_at=clock())
+    return receipt(store, name)
 
 
 def receipt(store: ActivityStore, erasure_id: str) -> ErasureReceipt:

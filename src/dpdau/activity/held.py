@@ -21,7 +21,14 @@ from numpy.typing import NDArray
 from dpdau.activity.labels import month_days, month_index
 from dpdau.activity.masks import MASKS, PAGE_DAYS, days_mask, page_of
 from dpdau.activity.runs import Rows, Run, Table, Values, constant, find, merge_rows
-from dpdau.domain import WINDOW_DAYS_MAX, WINDOW_END_MAX, WINDOW_END_MIN, month_of
+from dpdau.domain import (
+    WINDOW_DAYS_MAX,
+    WINDOW_END_MAX,
+    WINDOW_END_MIN,
+    Tombstone,
+    day_date,
+    month_of,
+)
 from dpdau.domain import month_days as days_of_month
 from dpdau.errors import InvalidPlanError
 
@@ -136,6 +143,17 @@ def tombstones(month: PlanMonth, keys: NDArray[np.uint64]) -> Run:
 def out_for_good(keys: NDArray[np.uint64]) -> Rows:
     """A tombstone for each of some sorted unique pseudonyms: every day of a page is taken out."""
     return Rows(keys, (constant(_NO_DAY, len(keys)), constant(_EVERY_DAY, len(keys))))
+
+
+def kept_of(months: Sequence[PlanMonth], live: int | None) -> tuple[Tombstone, ...]:
+    """What is kept of a user who is erased while some months are open and a day is live."""
+    kept = [
+        Tombstone(month_of(day_date(one.first)), day_date(month_days(one.month)[1]))
+        for one in months
+    ]
+    if live is not None:
+        kept.append(Tombstone(day_date(live).isoformat(), day_date(live)))
+    return tuple(kept)
 
 
 def holding(held: Rows | None, *, before: Rows | None, event: Rows, fixed: np.uint64) -> Rows:

@@ -27,6 +27,7 @@ from dpdau.activity.runs import (
     merge_runs,
     part_slice,
     pick,
+    row_count,
 )
 from dpdau.activity.sealing import Sealer
 from dpdau.activity.segments import SegmentFiles, decode
@@ -73,6 +74,16 @@ class Snapshot:
             ref for (kind, _), some in self.segments.items() if kind == table.kind for ref in some
         ]
         return min((*(ref.file.group_min for ref in refs), *self.deltas[table.kind]), default=0)
+
+    def size(self, table: Table) -> int:
+        """About how many rows a table has: those of its files and of its deltas."""
+        files = sum(
+            ref.file.rows
+            for (kind, part), refs in self.segments.items()
+            if kind == table.kind and part != UNSPLIT
+            for ref in refs
+        )
+        return files + row_count(self.deltas.get(table.kind, {}))
 
     def loose(self, table: Table) -> Sequence[SegmentRef]:
         """The files that are not yet cut by key, oldest first."""

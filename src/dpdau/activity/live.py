@@ -14,7 +14,7 @@ from dpdau.activity.manifest import Manifest
 from dpdau.activity.masks import MASKS, days_mask, page_of
 from dpdau.activity.month_view import looked_up
 from dpdau.activity.runs import PARTS, Run, Table
-from dpdau.activity.today import LiveMonth, live_group, out_of, removals
+from dpdau.activity.today import LiveMonth, LiveTurns, live_group, out_of
 from dpdau.activity.upkeep import Upkeep
 from dpdau.domain import Clock, day_number
 from dpdau.errors import InvalidPlanError
@@ -128,23 +128,22 @@ class LiveDays:
         self._traces = False
 
 
-def left_by(state: Snapshot, moved: Mapping[Table, Run], events: Run) -> Run:
+def left_by(state: Snapshot, moved: Mapping[Table, Run], turns: LiveTurns) -> Run:
     """The rows that keep those out of the live day from whom some events take it.
 
     Args:
         state: A snapshot with masks, without the events.
         moved: Rows that come between the two.
-        events: The mask rows of the events.
+        turns: What the events do to the live day.
     """
-    keys = removals(state.live, events)
-    if state.live is None or not len(keys):
+    if state.live is None:
         return {}
-    page = page_of(state.live)
+    page, keys = page_of(state.live), turns.first_left
     true = looked_up(state, moved, MASKS, keys, group=page)
     if true is None:
-        return {}
+        return out_of(state.live, turns.left)
     active = (true.values[0] & days_mask(page, state.live, state.live)) != 0
-    return out_of(state.live, true.key[active])
+    return out_of(state.live, np.union1d(turns.left, true.key[active]))
 
 
 def _active(state: Snapshot, day: int) -> int:

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from dpdau.activity.held import PlanMonth
+from dpdau.activity.receipts import RECEIPTS_SCHEMA, RECEIPTS_VERSION, ReceiptTable
 from dpdau.activity.sealing import Sealer
 from dpdau.activity.segments import SegmentFile
 from dpdau.activity.today import LIVE_SCHEMA, LIVE_VERSION, LiveTable
-from dpdau.domain import ErasureReceipt, day_number
+from dpdau.domain import day_number
 from dpdau.errors import (
     SchemaVersionError,
     SecretMismatchError,
@@ -28,7 +29,7 @@ from dpdau.errors import (
     StoreUnavailableError,
 )
 
-SCHEMA_VERSION: Final = LIVE_VERSION
+SCHEMA_VERSION: Final = RECEIPTS_VERSION
 UNSPLIT: Final = -1
 """The part of a file that holds one commit and is not yet cut by key."""
 _BUSY_TIMEOUT_SECONDS: Final = 5.0
@@ -69,6 +70,12 @@ CREATE TABLE month_secrets (
     month INTEGER PRIMARY KEY REFERENCES plan_months, body BLOB NOT NULL
 ) STRICT;
 """
+_LATER: Final = (
+    (_MONTHS_VERSION, _MONTHS_SCHEMA),
+    (LIVE_VERSION, LIVE_SCHEMA),
+    (RECEIPTS_VERSION, RECEIPTS_SCHEMA),
+)
+"""What each version after the first added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +111,7 @@ class Manifest:
         )
         self._version = 0
         self.live: Final = LiveTable(self._db)
+        self.receipts: Final = ReceiptTable(self._db)
         try:
             self._db.execute("PRAGMA synchronous = FULL")
             # Freed pages are overwritten, so that what is forgotten is not left in the file.
@@ -125,7 +133,7 @@ class Manifest:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("BEGIN IMMEDIATE")
-            for statement in (_SCHEMA + _MONTHS_SCHEMA + LIVE_SCHEMA).split(";\n"):
+            for statement in (_SCHEMA + "".join(text for _, text in _LATER)).split(";\n"):
                 db.execute(statement)
             db.execute("INSERT INTO meta VALUES ('seq', ?)", (b"0",))
             check = sealer.for_file(_KEY_CHECK).seal(b"dpdau", _KEY_CHECK)
@@ -310,22 +318,6 @@ class Manifest:
         """Adds a value of a dimension."""
         self._db.execute("INSERT INTO dimension_values VALUES (?, ?, ?)", (dimension, code, value))
 
-    def add_receipt(self, receipt: ErasureReceipt) -> None:
-        """Stores a receipt."""
-        self._db.execute(
-            "INSERT INTO erasures VALUES (?, ?, ?)",
-            (receipt.erasure_id, receipt.days_touched, receipt.done_at.isoformat()),
-        )
-
-    def receipt(self, erasure_id: str) -> ErasureReceipt | None:
-        """A receipt, or None."""
-        row = self._db.execute(
-            "SELECT days_touched, done_at FROM erasures WHERE erasure_id = ?", (erasure_id,)
-        ).fetchone()
-        if row is None:
-            return None
-        return ErasureReceipt(erasure_id, int(row[0]), dt.datetime.fromisoformat(row[1]))
-
     def open_months(self) -> list[PlanMonth]:
         """The months that were opened and not ended, oldest first."""
         if not self._has_months():
@@ -398,9 +390,9 @@ class Manifest:
         """Brings an older file up to date; the caller is the only writer."""
         if self._read_version() == SCHEMA_VERSION:
             return
-        missing = LIVE_SCHEMA if self._has_months() else _MONTHS_SCHEMA + LIVE_SCHEMA
+        missing = [text for version, text in _LATER if version > self._read_version()]
         with self.writing():
-            for statement in missing.split(";\n"):
+            for statement in "".join(missing).split(";\n"):
                 self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         self._version = SCHEMA_VERSION

@@ -31,38 +31,31 @@ def from_rows(pseudonym: NDArray[np.uint64], day: NDArray[np.int32], add: NDArra
     """
     if not pseudonym.shape[0]:
         return {}
-    additions_only = bool(add.all())
-    if not additions_only:
-        pseudonym, day, add = _last_rows(pseudonym, day, add)
     page = day >> _PAGE_SHIFT
     bit = np.left_shift(np.uint64(1), (day & _BIT_MASK).astype(np.uint64))
-    # The order inside one key is free from here on: each bit has one op, and OR commutes.
-    one_page = page[0] == page[-1] and bool((page == page[0]).all())
-    order = np.argsort(pseudonym) if one_page else np.lexsort((pseudonym, page))
+    # The order inside one key is free here: the few days with both ops are looked at again.
+    order = np.argsort(pseudonym)
+    if not (page == page[0]).all():
+        # All pages of the calendar fit into 16 bits, which are sorted without comparisons.
+        order = order[np.argsort((page[order] - page.min()).astype(np.uint16), kind="stable")]
     pseudonym, page, bit = pseudonym[order], page[order], bit[order]
     begin = starts_of(pseudonym, page)
-    if additions_only:
+    if add.all():
         rows = adding(pseudonym[begin], np.bitwise_or.reduceat(bit, begin))
         return split_groups(page[begin], rows)
-    put, nothing = add[order], np.uint64(0)
-    rows = Rows(
-        pseudonym[begin],
-        (
-            np.bitwise_or.reduceat(np.where(put, bit, nothing), begin),
-            np.bitwise_or.reduceat(np.where(put, nothing, bit), begin),
-        ),
-    )
-    return split_groups(page[begin], rows)
-
-
-def _last_rows(
-    pseudonym: NDArray[np.uint64], day: NDArray[np.int32], add: NDArray[np.bool_]
-) -> tuple[NDArray[np.uint64], NDArray[np.int32], NDArray[np.bool_]]:
-    """The last row of each (pseudonym, day), sorted by them."""
-    order = np.lexsort((day, pseudonym))
-    pseudonym, day, add = pseudonym[order], day[order], add[order]
-    last = np.append(starts_of(pseudonym, day)[1:], pseudonym.shape[0]) - 1
-    return pseudonym[last], day[last], add[last]
+    plus = np.where(add[order], bit, np.uint64(0))
+    put = np.bitwise_or.reduceat(plus, begin)
+    out = np.bitwise_or.reduceat(bit ^ plus, begin)
+    both = put & out
+    if both.any():
+        entry = np.repeat(np.arange(begin.shape[0]), np.diff(begin, append=order.shape[0]))
+        row = np.flatnonzero(bit & both[entry])
+        row = row[np.lexsort((order[row], bit[row], entry[row]))]
+        last = row[np.append(starts_of(entry[row], bit[row])[1:], row.shape[0]) - 1]
+        won = np.zeros_like(both)
+        np.bitwise_or.at(won, entry[last], plus[last])
+        put, out = (put & ~both) | won, (out & ~both) | (both & ~won)
+    return split_groups(page[begin], Rows(pseudonym[begin], (put, out)))
 
 
 def combine(older: Values, newer: Values) -> Values:

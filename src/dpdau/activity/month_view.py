@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from dpdau.activity.counting import window_keys
 from dpdau.activity.held import HELD, PlanMonth, holding, view
 from dpdau.activity.history import Snapshot
 from dpdau.activity.labels import (
@@ -20,6 +21,7 @@ from dpdau.activity.labels import (
     plan_groups,
 )
 from dpdau.activity.masks import MASKS, PAGE_DAYS, adding, days_mask, page_of
+from dpdau.activity.parallel import sum_over_parts
 from dpdau.activity.runs import PARTS, Rows, Run, Table, merge_rows, merge_runs, pick
 
 _ALL_DAYS: Final = 2**PAGE_DAYS - 1
@@ -48,20 +50,14 @@ class MonthView:
         Returns:
             (1 + len(segments), len(window_days)) int64: everyone, then each segment by plan label.
         """
-        table = np.zeros((1 + len(segments), len(window_days)), dtype=np.int64)
         asked = [(row, *one) for row, one in enumerate(segments, start=1) if one is not None]
-        for part in range(PARTS):
-            frame = self._frame(part, day, max(window_days, default=1))
-            inside = [(frame.values[0] & _newest(days)) != 0 for days in window_days]
-            table[0] += np.array([np.count_nonzero(one) for one in inside], dtype=np.int64)
-            for dimension in {dimension for _row, dimension, _code in asked}:
-                group = plan_groups(self._month.month)[dimension]
-                codes = codes_of(self._state.net(LABELS, part, group), frame.key)
-                rows, wanted = np.array([one[::2] for one in asked if one[1] == dimension]).T
-                for column, one in enumerate(inside):
-                    # Shifted by one, so that place 0 counts the users without a label.
-                    totals = np.bincount(codes[one] + 1, minlength=int(wanted.max()) + 2)
-                    table[rows, column] += totals[wanted + 1]
+
+        def of_part(part: int) -> NDArray[np.int64]:
+            return self._part_counts(part, day, window_days, asked)
+
+        found = sum_over_parts(of_part, rows=self._state.size(MASKS))
+        table = np.zeros((1 + len(segments), len(window_days)), dtype=np.int64)
+        table[[0, *(row for row, _dimension, _code in asked)]] = found
         return table
 
     def plan_labels(self, day: int, dimensions: Iterable[int]) -> Run:
@@ -88,6 +84,28 @@ class MonthView:
         if page not in self._month.pages:
             return true
         return view(true, self._state.net(HELD, part, self._month.group(page)))
+
+    def _part_counts(
+        self, part: int, day: int, window_days: Sequence[int], asked: Sequence[tuple[int, int, int]]
+    ) -> NDArray[np.int64]:
+        """The counts of one part: everyone, then each segment that is asked for."""
+        first = day - max(window_days, default=1) + 1
+        pages = {page: self._page(part, page) for page in range(page_of(first), page_of(day) + 1)}
+        inside = [window_keys(pages, day - days + 1, day) for days in window_days]
+        rows = [[keys.shape[0] for keys in inside]]
+        labeled = {
+            dimension: self._state.net(LABELS, part, plan_groups(self._month.month)[dimension])
+            for _row, dimension, _code in asked
+        }
+        codes = {
+            dimension: [codes_of(found, keys) for keys in inside]
+            for dimension, found in labeled.items()
+        }
+        rows += [
+            [np.count_nonzero(one == code) for one in codes[dimension]]
+            for _row, dimension, code in asked
+        ]
+        return np.array(rows, dtype=np.int64)
 
     def _frame(self, part: int, day: int, days: int) -> Rows:
         """The users with a day among the last `days`; `values[0]` is the frame."""

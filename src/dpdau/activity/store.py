@@ -142,6 +142,18 @@ class ActivityStore(Protocol):
             StoreUnavailableError: Nothing of the batch was applied; retry.
         """
 
+    def apply_many(self, batches: Sequence[EventBatch]) -> list[Applied]:
+        """The same as `apply` on each batch in turn; durable together when it returns.
+
+        One durable write for all of them: after a crash all batches are there or none is.
+
+        Raises:
+            StoreUnavailableError: Nothing of any batch was applied; retry.
+        """
+
+    def tend(self) -> None:
+        """Does the upkeep that is due, which the next `apply` would otherwise do before it."""
+
     def counts(
         self,
         *,
@@ -219,6 +231,16 @@ class ActivityStore(Protocol):
         """Drops all activity before a day, and labels of months that ended before it.
 
         Days that the windows of an open month touch stay until it ends.
+        """
+
+    def flush(self) -> None:
+        """Finishes every outstanding physical removal: what is left afterwards is what counts.
+
+        Replaced rows, files that a crash left, and what is kept for no open month and no live day
+        are gone from the disk when it returns, and the receipts of all erasures say so.
+
+        Raises:
+            StoreUnavailableError: Something could not be removed, or a reader kept the log; retry.
         """
 
     def open_month(self, month: str, *, lookback_days: int, dimensions: Sequence[str] = ()) -> None:

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpdau.activity.held import out_for_good
-from dpdau.activity.masks import days_mask, page_of
-from dpdau.activity.runs import Run
+from dpdau.activity.runs import Run, starts_of
 from dpdau.domain import WINDOW_END_MAX, WINDOW_END_MIN, day_number
 
 LIVE_VERSION: Final = 3
@@ -105,11 +104,45 @@ def out_of(day: int, keys: NDArray[np.uint64]) -> Run:
     return {live_group(day): out_for_good(keys)} if len(keys) else {}
 
 
-def removals(day: int | None, events: Run) -> NDArray[np.uint64]:
-    """The sorted pseudonyms from whom some event rows take the live day."""
-    page = 0 if day is None else page_of(day)
-    rows = events.get(page)
-    if day is None or rows is None:
-        return np.zeros(0, dtype=np.uint64)
-    left: NDArray[np.uint64] = rows.key[(rows.values[1] & days_mask(page, day, day)) != 0]
-    return left
+@dataclass(frozen=True, slots=True)
+class LiveTurns:
+    """How some events take the live day from users; (n,) sorted unique pseudonyms each.
+
+    Attributes:
+        left: Those from whom a batch takes the day after an earlier batch gave it to them.
+        first_left: Those from whom the first batch that speaks of the day takes it: they leave it
+            if they were active on it before.
+    """
+
+    left: NDArray[np.uint64]
+    first_left: NDArray[np.uint64]
+
+
+def live_turns(
+    live: int | None,
+    pseudonym: NDArray[np.uint64],
+    day: NDArray[np.int32],
+    add: NDArray[np.bool_],
+    number: NDArray[np.intp],
+) -> LiveTurns | None:
+    """What the rows of some batches, in arrival order, do to the live day; None if nobody leaves.
+
+    Within one batch only the last row of a user counts, as the batch comes at once.
+
+    Shapes and units:
+        pseudonym, day, add: (n,) as in `EventBatch`; number: (n,) the batch of each row.
+    """
+    if live is None or add.all():
+        return None
+    here = day == live
+    who, put, number = pseudonym[here], add[here], number[here]
+    if put.all():
+        return None
+    order = np.lexsort((number, who))
+    who, put, number = who[order], put[order], number[order]
+    last = np.append(starts_of(who, number)[1:], who.shape[0]) - 1
+    who, put = who[last], put[last]
+    first = np.zeros(who.shape[0], dtype=np.bool_)
+    first[starts_of(who)] = True
+    put_before = np.concatenate(([False], put[:-1])) & ~first
+    return LiveTurns(np.unique(who[~put & put_before]), who[~put & first])

@@ -2,7 +2,7 @@
 
 New files are finished first, then one manifest transaction names them and drops what they
 replace, then the old files are deleted. A crash in between leaves files that nothing names;
-`remove_orphans` deletes them.
+`leftovers` deletes them.
 """
 
 import contextlib
@@ -10,16 +10,17 @@ import datetime as dt
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dpdau.activity import leftovers
 from dpdau.activity.held import HELD, PlanMonth, tombstones
 from dpdau.activity.history import History, Snapshot, pending_name
-from dpdau.activity.labels import LABELS, is_before, month_index, plan_groups
+from dpdau.activity.labels import LABELS, month_index, plan_groups
 from dpdau.activity.manifest import UNSPLIT, Manifest, PendingRef, SegmentRef
-from dpdau.activity.masks import MASKS, PAGE_DAYS, days_mask, drop_before, page_of
+from dpdau.activity.masks import MASKS
 from dpdau.activity.runs import (
     PARTS,
     Rows,
@@ -37,16 +38,23 @@ from dpdau.activity.runs import (
 from dpdau.activity.sealing import Sealer
 from dpdau.activity.seen import EVENT_ID_RETENTION_DAYS, SEEN, oldest_week
 from dpdau.activity.segments import SegmentFile, SegmentFiles, encode
-from dpdau.activity.today import is_live_group, live_group, out_of
+from dpdau.activity.stale import (
+    RowChange,
+    Stale,
+    among,
+    before_month,
+    dropping,
+    dropping_days,
+    kept_for_nothing,
+    live_but,
+    stale_days,
+)
+from dpdau.activity.today import out_of
 from dpdau.domain import day_date, day_number
 
 TABLES: Final = (MASKS, LABELS, SEEN, HELD)
 _GROWTH: Final = 2
 """A merge takes an older file along when it is at most this many times what is merged so far."""
-
-RowChange = Callable[[int, Rows], Rows]
-Stale = Callable[[int, int], bool]
-"""(group, digest) → whether something in the group has to go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,18 @@ class Change:
         self.runs[table] = merge_runs(table, self.runs.get(table, {}), run)
 
 
+class _Waiting(NamedTuple):
+    """What of a table is not yet cut by key: small commits, files, and the rows in both."""
+
+    commits: int
+    files: int
+    rows: int
+
+    def plus(self, other: "_Waiting") -> "_Waiting":
+        """Both together."""
+        return _Waiting(*map(sum, zip(self, other, strict=True)))
+
+
 class Upkeep:
     """Changes the store; the caller holds the writer's lock."""
 
@@ -106,6 +126,7 @@ class Upkeep:
         self._sealer = sealer
         self._limits = limits
         self._pruned_on: dt.date | None = None
+        self._waiting: dict[str, _Waiting] | None = None
 
     def commit(self, change: Change, also: Callable[[], None] = lambda: None) -> None:
         """Makes a change durable.
@@ -130,6 +151,7 @@ class Upkeep:
         except BaseException:
             self.discard(change)
             raise
+        self._note(change)
         self._files.remove(ref.file.name for ref in change.old_files)
 
     def discard(self, change: Change) -> None:
@@ -159,15 +181,17 @@ class Upkeep:
 
     def tend(self, now: dt.datetime) -> None:
         """Folds and merges what has grown over its limit, a bounded amount of work at a time."""
+        if self._waiting is None or any(self._is_due(one) for one in self._waiting.values()):
+            self._waiting = self._tend_tables(now)
+        if self._pruned_on != now.date():
+            self._prune(now)
+
+    def _tend_tables(self, now: dt.datetime) -> "dict[str, _Waiting] | None":
+        """What waits afterwards; None where some parts still have too many files."""
         snapshot = Snapshot.bare(self._files, self._manifest)
+        waiting, is_done = {}, True
         for table in TABLES:
-            small, loose = snapshot.small(table), snapshot.loose(table)
-            rows = sum(ref.rows for ref in small) + sum(ref.file.rows for ref in loose)
-            if (
-                len(small) > self._limits.pending_commits_max
-                or len(loose) > self._limits.loose_files_max
-                or rows > self._limits.pending_rows_max
-            ):
+            if self._is_due(_waiting_in(snapshot, table)):
                 self._fold(table, now)
                 snapshot = Snapshot.bare(self._files, self._manifest)
             allowed = self._limits.part_files_max
@@ -176,8 +200,29 @@ class Upkeep:
                 snapshot = Snapshot.bare(self._files, self._manifest)
                 # The other parts wait for later calls, unless they are far over the limit.
                 allowed = 2 * self._limits.part_files_max
-        if self._pruned_on != now.date():
-            self._prune(now)
+            waiting[table.kind] = _waiting_in(snapshot, table)
+            is_done &= len(_longest_part(snapshot, table)) <= self._limits.part_files_max
+        return waiting if is_done else None
+
+    def _is_due(self, waiting: "_Waiting") -> bool:
+        """Whether what waits of a table is over a limit."""
+        limits = self._limits
+        return (
+            waiting.commits > limits.pending_commits_max
+            or waiting.files > limits.loose_files_max
+            or waiting.rows > limits.pending_rows_max
+        )
+
+    def _note(self, change: Change) -> None:
+        """Keeps count of what waits, as long as commits only add to it."""
+        waiting = self._waiting
+        if change.old_files or change.old_pending or any(one[1] >= 0 for one in change.files):
+            self._waiting = None
+        elif waiting is not None:
+            for table, run in change.runs.items():
+                waiting[table.kind] = waiting[table.kind].plus(_Waiting(1, 0, row_count(run)))
+            for table, _part, _seq, file in change.files:
+                waiting[table.kind] = waiting[table.kind].plus(_Waiting(0, 1, file.rows))
 
     def forget(self, keys: NDArray[np.uint64], now: dt.datetime, also: Callable[[], None]) -> None:
         """Rewrites every file with a row of one of some sorted unique pseudonyms.
@@ -218,11 +263,9 @@ class Upkeep:
             kept += [] if snapshot.live is None else [snapshot.live]
             first = min(day_number(day), *kept) if kept else day_number(day)
             month = month_index(day_date(first))
-            self._take_out(
-                change, snapshot, MASKS, (_dropping_days(first), _stale_days(first), now)
-            )
-            stale = _before_month(month)
-            self._take_out(change, snapshot, LABELS, (_dropping(stale), stale, now))
+            self._take_out(change, snapshot, MASKS, (dropping_days(first), stale_days(first), now))
+            stale = before_month(month)
+            self._take_out(change, snapshot, LABELS, (dropping(stale), stale, now))
         self.commit(change)
         self.leave_no_trace()
 
@@ -235,8 +278,8 @@ class Upkeep:
         with self.changing() as change:
             snapshot = self._history.snapshot((LABELS, HELD))
             for table, groups in ((LABELS, plan_groups(month.month)), (HELD, month.groups())):
-                stale = _among(groups)
-                self._take_out(change, snapshot, table, (_dropping(stale), stale, now))
+                stale = among(groups)
+                self._take_out(change, snapshot, table, (dropping(stale), stale, now))
         self.commit(change, also)
         self.leave_no_trace()
 
@@ -246,21 +289,30 @@ class Upkeep:
         Guarantee:
             When it returns, no file of the store and no page of the manifest says so.
         """
-        spared = None if kept is None else live_group(kept)
-
-        def stale(group: int, _digest: int) -> bool:
-            return is_live_group(group) and group != spared
-
+        stale = live_but(kept)
         with self.changing() as change:
             snapshot = self._history.snapshot((HELD,))
-            self._take_out(change, snapshot, HELD, (_dropping(stale), stale, now))
+            self._take_out(change, snapshot, HELD, (dropping(stale), stale, now))
         self.commit(change, also)
         self.leave_no_trace()
 
+    def flush(self, now: dt.datetime) -> None:
+        """Takes out what is kept for no open plan, event ids over their age, and every trace.
+
+        Guarantee:
+            When it returns, nothing is left under the folder but what counts.
+        """
+        with self.changing() as change:
+            snapshot = self._history.snapshot((LABELS, SEEN, HELD))
+            for table, stale in kept_for_nothing(snapshot.months, snapshot.live, now).items():
+                self._take_out(change, snapshot, table, (dropping(stale), stale, now))
+        self.commit(change)
+        self.leave_no_trace()
+
     def leave_no_trace(self) -> None:
-        """Empties what still holds replaced rows: the write-ahead log and memory."""
+        """Empties what still holds replaced rows: files, the write-ahead log and memory."""
         self._history.drop_cache()
-        self._manifest.truncate_log()
+        leftovers.clear(self._manifest, self._files)
 
     def _take_out(
         self,
@@ -386,9 +438,11 @@ class Upkeep:
         self._manifest.add_pending(ref, bytes(payload))
 
 
-def remove_orphans(manifest: Manifest, files: SegmentFiles) -> None:
-    """Deletes files that a crash left behind; the caller holds the writer's lock."""
-    files.remove(files.names() - {ref.file.name for ref in manifest.segments()})
+def _waiting_in(snapshot: Snapshot, table: Table) -> _Waiting:
+    """What of a table waits in one state of the store."""
+    small, loose = snapshot.small(table), snapshot.loose(table)
+    rows = sum(ref.rows for ref in small) + sum(ref.file.rows for ref in loose)
+    return _Waiting(len(small), len(loose), rows)
 
 
 def _longest_part(snapshot: Snapshot, table: Table) -> Sequence[SegmentRef]:
@@ -399,33 +453,6 @@ def _longest_part(snapshot: Snapshot, table: Table) -> Sequence[SegmentRef]:
 def _keep(_group: int, rows: Rows) -> Rows:
     """The change that changes nothing."""
     return rows
-
-
-def _dropping_days(first: int) -> RowChange:
-    """Takes the days before one out of mask rows."""
-    return lambda page, rows: drop_before(page, rows, first)
-
-
-def _stale_days(first: int) -> Stale:
-    """Whether the masks of a page, given their digest, have something before a day."""
-    return lambda page, digest: (
-        page < page_of(first) or bool(digest & int(days_mask(page, page * PAGE_DAYS, first - 1)))
-    )
-
-
-def _before_month(month: int) -> Stale:
-    """Whether a group holds the ordinary labels of a month before one."""
-    return lambda group, _digest: is_before(group, month)
-
-
-def _among(groups: range) -> Stale:
-    """Whether a group is one of some."""
-    return lambda group, _digest: group in groups
-
-
-def _dropping(stale: Stale) -> RowChange:
-    """Takes out whole groups."""
-    return lambda group, rows: rows.take(slice(0)) if stale(group, 0) else rows
 
 
 def _live(table: Table, run: Run, now: dt.datetime) -> Run:

@@ -43,7 +43,7 @@ def test_windows_equal_direct_counts(
         return None if rows is None else rows.take(part_slice(rows.key, part))
 
     windows = [1, 2, 7, 30, 33, 63, 64]
-    counted = counting.windowed_counts(load, first=first, last=last, window_days=windows)
+    counted = counting.windowed_counts(load, first=first, last=last, window_days=windows, rows=400)
 
     for row, days in enumerate(windows):
         expected = [
@@ -57,7 +57,11 @@ def test_a_page_is_loaded_once() -> None:
     """One scan: each part and page is asked for once, from the first that a window reaches."""
     asked: list[tuple[int, int]] = []
     counting.windowed_counts(
-        lambda part, page: asked.append((part, page)), first=64, last=200, window_days=[1, 2]
+        lambda part, page: asked.append((part, page)),
+        first=64,
+        last=200,
+        window_days=[1, 2],
+        rows=1,
     )
 
     assert sorted(set(asked)) == sorted(asked)

@@ -39,7 +39,9 @@ def test_cells_equal_direct_counts(seed: int, window_days: int) -> None:
             later & ~earlier & before,
             earlier & ~later,
         ]
-        found = growth_counts(load, first_page=page_of(FIRST), end=end, window_days=window_days)
+        found = growth_counts(
+            load, first_page=page_of(FIRST), end=end, window_days=window_days, rows=1 << 20
+        )
         assert [int(cell.sum()) for cell in expected] == found.tolist()
 
 
@@ -53,7 +55,7 @@ def test_a_page_is_loaded_once_and_only_while_somebody_is_unseen() -> None:
         asked.append((part, page))
         return (here | there).get(page) if part == 0 else None
 
-    found = growth_counts(load, first_page=0, end=640, window_days=30)
+    found = growth_counts(load, first_page=0, end=640, window_days=30, rows=1)
 
     assert [0, 0, 1, 0] == found.tolist()
     assert sorted(set(asked)) == sorted(asked)

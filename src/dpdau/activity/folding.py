@@ -1,0 +1,240 @@
+"""What a group of batches brings to the store, as rows of one commit.
+
+Batches in a row are joined and folded in at once wherever that has the outcome of one after the
+other. Where a later batch names, as an alias, a user who is written under that name in an earlier
+one (a key rotation lies between them), a new *stretch* begins; it sees the rows of those before.
+"""
+
+import dataclasses
+import datetime as dt
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpdau.activity import masks, rotation, seen
+from dpdau.activity.access import StoreAccess
+from dpdau.activity.dictionary import NewLabels, label_run
+from dpdau.activity.held import HELD
+from dpdau.activity.history import Snapshot
+from dpdau.activity.labels import LABELS
+from dpdau.activity.live import left_by
+from dpdau.activity.manifest import Manifest
+from dpdau.activity.masks import MASKS
+from dpdau.activity.month_view import has_late, held_by
+from dpdau.activity.runs import Run, Table, find, merge_runs
+from dpdau.activity.seen import SEEN
+from dpdau.activity.store import Applied
+from dpdau.activity.today import live_turns
+from dpdau.domain import BATCH_ROWS_MAX, EventBatch, Labels
+
+_Answer = TypeVar("_Answer")
+
+
+class Folding:
+    """Folds a group of batches, in arrival order, into the rows of one commit.
+
+    Guarantee:
+        `applied` and the state after the commit are those of the batches applied one by one.
+
+    Args:
+        access: The doors of the store; the caller holds the writer's lock.
+        manifest: Its writing side.
+        now: What time it is.
+    """
+
+    def __init__(self, access: StoreAccess, manifest: Manifest, now: dt.datetime) -> None:
+        self._access = access
+        self._manifest = manifest
+        self._now = now
+        self._labels = NewLabels(manifest)
+        self._batch_ids: dict[str, None] = {}
+        self._offsets: dict[str, int] = {}
+        self.runs: Final[dict[Table, Run]] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to commit."""
+        return not (any(self.runs.values()) or self._batch_ids or self._offsets)
+
+    def add(self, batches: Sequence[EventBatch]) -> list[Applied]:
+        """Takes the next batches; what became of the events of each."""
+        is_new = [self._is_new(batch) for batch in batches]
+        done = (
+            one
+            for joined in _stretches(list(itertools.compress(batches, is_new)))
+            for one in self._add(joined)
+        )
+        return [
+            next(done) if new else Applied(accepted=0, duplicate=batch.events, late=0)
+            for batch, new in zip(batches, is_new, strict=True)
+        ]
+
+    def store(self) -> None:
+        """Writes what is not rows, in the transaction of the commit."""
+        for batch_id in self._batch_ids:
+            self._manifest.add_batch(batch_id, self._now.date())
+        self._manifest.set_offsets(self._offsets)
+        self._labels.store()
+
+    def _is_new(self, batch: EventBatch) -> bool:
+        """Whether a batch was not applied before, here or earlier; then its id is noted."""
+        if batch.batch_id is not None:
+            if batch.batch_id in self._batch_ids or self._manifest.batch_applied(batch.batch_id):
+                return False
+            self._batch_ids[batch.batch_id] = None
+        self._offsets.update(batch.offsets)
+        return True
+
+    def _add(self, stretch: "_Stretch") -> list[Applied]:
+        """Folds joined batches in."""
+        batch = stretch.batch
+        fresh = self._fresh_events(batch)
+        late = _late_events(batch, self._manifest) & fresh
+        keep = fresh[batch.event_index]
+        labels = label_run(batch, keep, self._labels)
+        pseudonym, day, add = batch.pseudonym[keep], batch.day[keep], batch.add[keep]
+        events = masks.from_rows(pseudonym, day, add)
+        rows: dict[Table, Run] = {}
+        if batch.aliases.shape[0] and keep.any():
+            aliases = batch.aliases[:, keep]
+            rows = self._read(
+                (MASKS, LABELS, HELD), lambda state: rotation.moves(state, pseudonym, aliases)
+            )
+        moved = dict(rows)
+        if has_late(self._manifest.open_months(), events):
+            held = self._read((MASKS, HELD), lambda state: held_by(state, moved, events))
+            rows[HELD] = merge_runs(HELD, rows.get(HELD, {}), held)
+        number = stretch.number[batch.event_index[keep]]
+        turns = live_turns(self._manifest.live.day(), pseudonym, day, add, number)
+        if turns is not None:
+            out = self._read((MASKS,), lambda state: left_by(state, moved, turns))
+            rows[HELD] = merge_runs(HELD, rows.get(HELD, {}), out)
+        for table, run in ((MASKS, events), (LABELS, labels)):
+            rows[table] = merge_runs(table, rows.get(table, {}), run)
+        rows[SEEN] = seen.from_ids(batch.event_id[fresh], self._now)
+        for table, run in rows.items():
+            self.runs[table] = merge_runs(table, self.runs.get(table, {}), run)
+        return stretch.applied(fresh, late)
+
+    def _fresh_events(self, batch: EventBatch) -> NDArray[np.bool_]:
+        """(events,) bool: False for an event that was seen before or earlier in the batch."""
+        if not batch.event_id.any():
+            return np.ones(batch.events, dtype=np.bool_)
+        fresh = seen.first_occurrences(batch.event_id)
+        ids = np.unique(batch.event_id)
+        known = self._read((SEEN,), lambda state: state.lookup(SEEN, ids))
+        for rows in known.values():
+            fresh &= ~find(rows.key, batch.event_id)[1]
+        return fresh
+
+    def _read(self, tables: Sequence[Table], question: Callable[[Snapshot], _Answer]) -> _Answer:
+        """Answers from the store as it is after the stretches so far."""
+
+        def asked(state: Snapshot) -> _Answer:
+            deltas = {
+                table.kind: merge_runs(table, state.deltas[table.kind], self.runs.get(table, {}))
+                for table in tables
+            }
+            return question(dataclasses.replace(state, deltas=deltas))
+
+        return self._access.read(tables, asked)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Batches in a row that are folded in at once.
+
+    Attributes:
+        batch: All of them as one; its id and offsets are nobody's.
+        number: (events,) which of them each event came from, from 0.
+        count: How many they are.
+    """
+
+    batch: EventBatch
+    number: NDArray[np.intp]
+    count: int
+
+    def applied(self, fresh: NDArray[np.bool_], late: NDArray[np.bool_]) -> list[Applied]:
+        """What became of the events of each."""
+        events, duplicates, lates = (
+            np.bincount(self.number[one], minlength=self.count).tolist()
+            for one in (slice(None), ~fresh, late)
+        )
+        return [
+            Applied(accepted=all_ - duplicate - late_, duplicate=duplicate, late=late_)
+            for all_, duplicate, late_ in zip(events, duplicates, lates, strict=True)
+        ]
+
+
+def _stretches(batches: Sequence[EventBatch]) -> Iterator[_Stretch]:
+    """The batches of a group, joined as far as the outcome allows."""
+    start = rows = 0
+    for place, batch in enumerate(batches):
+        rows += batch.pseudonym.shape[0]
+        if place > start and (
+            rows > BATCH_ROWS_MAX
+            or batch.aliases.shape[0] != batches[start].aliases.shape[0]
+            or _renames(batch, batches[start:place])
+        ):
+            yield _joined(batches[start:place])
+            start, rows = place, batch.pseudonym.shape[0]
+    if batches:
+        yield _joined(batches[start:])
+
+
+def _renames(batch: EventBatch, earlier: Sequence[EventBatch]) -> bool:
+    """Whether an alias of a batch is the current name of a user of an earlier one."""
+    if not batch.aliases.size:
+        return False
+    known = np.concatenate([one.pseudonym for one in earlier])
+    return bool(np.isin(batch.aliases, known).any())
+
+
+def _joined(batches: Sequence[EventBatch]) -> _Stretch:
+    """Batches with equally many aliases as one."""
+    if len(batches) == 1:
+        return _Stretch(batches[0], np.zeros(batches[0].events, dtype=np.intp), 1)
+    counts = [one.events for one in batches]
+    starts = np.cumsum([0, *counts[:-1]], dtype=np.int32)
+    names = dict.fromkeys(name for one in batches for name in one.labels)
+    batch = EventBatch(
+        events=sum(counts),
+        pseudonym=np.concatenate([one.pseudonym for one in batches]),
+        day=np.concatenate([one.day for one in batches]),
+        add=np.concatenate([one.add for one in batches]),
+        event_index=np.concatenate(
+            [one.event_index + start for one, start in zip(batches, starts, strict=True)]
+        ),
+        event_id=np.concatenate([one.event_id for one in batches]),
+        aliases=np.concatenate([one.aliases for one in batches], axis=1),
+        labels={name: _joined_labels(batches, name) for name in names},
+    )
+    return _Stretch(batch, np.repeat(np.arange(len(batches)), counts), len(batches))
+
+
+def _joined_labels(batches: Sequence[EventBatch], name: str) -> Labels:
+    """The values of one dimension over all rows, under one dictionary."""
+    places: dict[str, int] = {}
+    codes = []
+    for one in batches:
+        local = one.labels.get(name)
+        if local is None or not local.values:
+            codes.append(np.full(one.pseudonym.shape[0], -1, dtype=np.int32))
+            continue
+        # The last place is that of code -1, no value.
+        table = [*(places.setdefault(value, len(places)) for value in local.values), -1]
+        codes.append(np.array(table, dtype=np.int32)[local.codes])
+    return Labels(tuple(places), np.concatenate(codes))
+
+
+def _late_events(batch: EventBatch, manifest: Manifest) -> NDArray[np.bool_]:
+    """(events,) bool: True for an event with a row on a released day."""
+    late = np.zeros(batch.events, dtype=np.bool_)
+    if batch.day.shape[0]:
+        closed = manifest.closed_days(int(batch.day.min()), int(batch.day.max()))
+        if closed:
+            late[batch.event_index[np.isin(batch.day, closed)]] = True
+    return late

@@ -1,0 +1,48 @@
+"""The programs that the product is measured beside do the job that they stand for."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import workload
+
+RIVALS = Path(workload.__file__).parent / "rivals"
+FALSE_ALARM_STDDEVS = 8
+OPENDP_STDDEV = 12.7
+"""Of independent noise at (3, 1e-6) for 60 numbers of a user, rounded up."""
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The smallest workload."""
+    return workload.write(tmp_path_factory.mktemp("workload"), "XS")
+
+
+def numbers(script: str, *arguments: str) -> list[int]:
+    """What a program prints."""
+    command = [sys.executable, str(RIVALS / script), *arguments]
+    done = subprocess.run(command, cwd=RIVALS, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("script", ["duckdb_masks.py", "polars_masks.py"])
+def test_programs_without_privacy_are_exact(script: str, paths: dict[str, Path]) -> None:
+    """30 DAU and 30 MAU, each `-` taking one `+` away."""
+    truth = json.loads(paths["truth"].read_text("utf-8"))
+
+    assert truth["others"] == numbers(script, str(paths["parquet"]))
+
+
+@pytest.mark.slow
+def test_opendp_releases_the_same_numbers_with_noise(paths: dict[str, Path]) -> None:
+    """60 numbers around the exact ones; eight standard deviations are a false alarm of 1e-13."""
+    truth = np.array(json.loads(paths["truth"].read_text("utf-8"))["others"])
+    found = np.array(numbers("opendp_bounded.py", str(paths["parquet"]), "3.0", "1e-6"))
+
+    assert (60,) == found.shape
+    assert (np.abs(found - truth) < FALSE_ALARM_STDDEVS * OPENDP_STDDEV).all()
+    assert 0 < np.abs(found - truth).max()
