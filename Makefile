@@ -10,7 +10,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 SCRATCH := reports/smoke
 
-.PHONY: help setup run test lint fmt smoke bench backup-ledger placeholder-check precommit ci-guard lock docs strategies eval plots
+.PHONY: load-test help setup run test lint fmt smoke bench backup-ledger placeholder-check precommit ci-guard lock docs strategies eval plots
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -69,6 +69,9 @@ ci-guard: setup ## Fail where SERVICE_API_KEY is unset or a known default
 
 precommit: lint placeholder-check ## What to run before a commit
 	@$(BIN)/python -m pytest -q -n 2 -m 'not slow and not statistical'
+
+load-test: setup ## Load on a service (LOAD_USERS, LOAD_SPAWN, LOAD_RUNTIME, LOAD_HOST, LOAD_TEST_SEED), into reports/load
+	@$(BIN)/python -m load
 
 strategies: setup ## Solve the shipped noise strategies again (minutes)
 	@$(BIN)/python -m dpdau.mechanisms.matrix.strategies src/dpdau/mechanisms/matrix/data

@@ -7,7 +7,7 @@ accepted.
 import datetime as dt
 
 from dpdau.app import App, Verbs
-from dpdau.client import Client
+from dpdau.client import AsyncClient, Client
 from dpdau.domain import Answer, BoundedCount, Metric, Release
 from dpdau.mechanisms.base import HorizonMechanism, Mechanism
 from dpdau.mechanisms.gaussian import DiscreteGaussian
@@ -46,6 +46,16 @@ def the_product_has_one_source() -> NoiseSource:
 def numbers_come_as_answers(verbs: Verbs) -> Answer:
     """A release is asked for by metric and day."""
     return verbs.release(Metric.MAU, DAY, window_days=28)
+
+
+async def numbers_are_awaited(client: AsyncClient) -> Answer:
+    """The awaited client takes the same parameters."""
+    return await client.release(Metric.MAU, DAY, window_days=28)
+
+
+async def awaited_options_are_named(client: AsyncClient) -> Answer:
+    """And names them in the same places."""
+    return await client.release(Metric.MAU, DAY, 28)  # type: ignore[call-arg]
 
 
 def options_are_named(verbs: Verbs) -> Answer:

@@ -1,6 +1,9 @@
-"""The typed client: what it sends, what it raises, and what it never shows."""
+"""The typed clients: what they send, what they raise, and what they never show."""
 
+import asyncio
 import datetime as dt
+import gzip
+import inspect
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -13,15 +16,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client_faults import AT_ONCE, Awaited, Faulty, ManualTime, answer_of, scripted
 from dpdau.api.problems import problem_of
-from dpdau.app import App
-from dpdau.client import Client
-from dpdau.client import client as module
+from dpdau.app import App, Verbs
+from dpdau.client import AsyncClient, Client, Retry
+from dpdau.client import verbs as module
+from dpdau.client.calls import GZIP_BYTES_MIN, Call, Refusal
 from dpdau.domain import Metric, Segment
 from dpdau.errors import (
     OUTCOMES,
+    BudgetExhaustedError,
     DpdauError,
     NotAuthenticatedError,
+    OverloadedError,
     RateLimitedError,
     ServiceUnreachableError,
 )
@@ -30,6 +37,7 @@ from in_process import transport
 from products import API_KEY, DAY, event, product, send
 
 CANARY = "canary-user-77aa"
+TOO_FAST = {RateLimitedError, OverloadedError}
 
 
 @pytest.fixture
@@ -48,13 +56,14 @@ def client(app: App) -> Iterator[Client]:
 
 def answering(answer: Callable[[httpx.Request], httpx.Response]) -> Client:
     """A client whose service is a function."""
-    return Client("http://service.test:9", API_KEY, transport=httpx.MockTransport(answer))
+    way = httpx.MockTransport(answer)
+    return Client("http://service.test:9", API_KEY, retry=AT_ONCE, transport=way)
 
 
 @pytest.mark.parametrize("leaf", sorted(OUTCOMES, key=lambda leaf: leaf.code))
 def test_every_refusal_comes_back_as_its_leaf(leaf: type[DpdauError]) -> None:
     """The error has the class, message and facts of the one that the service raised."""
-    facts = {"retry_after_seconds": 3} if leaf is RateLimitedError else {"day": "2026-01-01"}
+    facts = {"retry_after_seconds": 3} if leaf in TOO_FAST else {"day": "2026-01-01"}
     document = problem_of(leaf("Expected this, found that.", **facts))
     client = answering(lambda _: httpx.Response(document.status_code, content=document.body))
 
@@ -113,7 +122,7 @@ def test_a_service_that_is_not_there_names_no_user() -> None:
 def test_a_url_that_is_none_is_an_error_of_the_product(url: str) -> None:
     """A wrong URL never ends in a foreign exception."""
     with pytest.raises(ServiceUnreachableError):
-        Client(url, API_KEY).budget("dau")
+        Client(url, API_KEY, retry=AT_ONCE).budget("dau")
 
 
 def test_a_key_that_no_header_can_carry() -> None:
@@ -215,16 +224,17 @@ def test_a_part_does_not_stand_for_its_batch(
     """A batch of which only the first part arrived is taken as a whole by another way."""
     decoded = decode_objects([event("u1"), event("u2")], rules=app.rules())
     monkeypatch.setattr(module, "EVENTS_MAX", 1)
-    asked = client._ask
+    asked = client.attempt
     parts: list[object] = []
 
-    def cut_off(method: str, path: str, **options: Any) -> Any:
+    def cut_off(call: Call) -> dict[str, Any] | Refusal:
         if parts:
-            raise ServiceUnreachableError("Expected an answer, found none.")
-        parts.append(options)
-        return asked(method, path, **options)
+            error = ServiceUnreachableError("Expected an answer, found none.")
+            return Refusal(error, may_repeat=False)
+        parts.append(call)
+        return asked(call)
 
-    monkeypatch.setattr(client, "_ask", cut_off)
+    monkeypatch.setattr(client, "attempt", cut_off)
     with pytest.raises(ServiceUnreachableError):
         client.ingest(decoded, batch_id="b")
 
@@ -284,10 +294,197 @@ def test_the_body_of_a_price_is_the_question() -> None:
         sent.append(
             (request.method, str(request.url.raw_path, "ascii"), json.loads(request.content))
         )
-        return httpx.Response(503, text="")
+        return httpx.Response(500, text="")
 
     with pytest.raises(ServiceUnreachableError):
         answering(answer).price(Metric.MAU, DAY, window_days=28, segment=Segment("platform", "ios"))
 
     body = {"metric": "mau", "day": DAY.isoformat(), "window": 28, "segment": "platform=ios"}
     assert [("POST", "/plans?dry_run=true", {**body, "fresh": False})] == sent
+
+
+def test_both_clients_have_the_verbs_and_the_same_ones() -> None:
+    """Names, parameters and documentation are those of `app.Verbs`, blocking and awaited."""
+
+    def surface(kind: type) -> dict[str, Any]:
+        methods = inspect.getmembers(kind, inspect.isfunction)
+        return {name: one for name, one in methods if not name.startswith("_")}
+
+    def parameters(method: Any) -> list[tuple[str, Any, Any]]:
+        found = list(inspect.signature(method).parameters.values())[1:]
+        return [(one.name, one.kind, one.default) for one in found]
+
+    blocking, awaited, verbs = surface(Client), surface(AsyncClient), surface(Verbs)
+
+    assert set(blocking) == set(awaited)
+    assert set(blocking) == set(verbs) | {"sender", "close", "attempt", "new_batch_id"}
+    for name in verbs:
+        assert parameters(verbs[name]) == parameters(blocking[name]) == parameters(awaited[name])
+        assert blocking[name].__doc__ == awaited[name].__doc__
+        assert blocking[name].__doc__.startswith(f"See `app.Verbs.{name}`.")
+    for name in set(blocking) - {"sender"}:
+        assert blocking[name].__doc__ == awaited[name].__doc__
+    assert parameters(blocking["sender"]) == parameters(awaited["sender"])
+
+
+def test_the_awaited_client_answers_as_the_blocking_one(app: App, client: Client) -> None:
+    """Events in, a number out, and a refusal, all awaited."""
+    decoded = decode_objects([event("u1"), event("u2"), event("u1")], rules=app.rules())
+    ask = client.budget("dau")
+
+    async def both() -> tuple[Any, Any, Any]:
+        with transport(app) as way:
+            async with AsyncClient("http://127.0.0.1", API_KEY, transport=Awaited(way)) as one:
+                before = await one.budget("dau")
+                report = await one.ingest(decoded)
+                with pytest.raises(DpdauError) as caught:
+                    await one.erase("")
+                assert "invalid_event" == caught.value.code
+                return before, report, await one.release(Metric.DAU, DAY)
+
+    before, report, answer = asyncio.run(both())
+
+    assert ask == before
+    assert (3, 3) == (report.received, report.accepted)
+    assert 2 == answer.release.estimate
+    assert client.release(Metric.DAU, DAY).release == answer.release
+
+
+def budget_answer() -> httpx.Response:
+    """Some answer that is one of the service."""
+    return httpx.Response(202, json={"erasure_id": "e", "days_touched": 0, "done_at": "2026-01-01"})
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_refusal_for_now_is_waited_out(is_async: bool) -> None:
+    """After 429, 503 and a torn connection the request is sent again, after jittered waits."""
+    time = ManualTime()
+    busy = httpx.Response(429, headers={"Retry-After": "3"}, json={"code": "rate_limited"})
+    away = httpx.Response(503)
+    way, asked = scripted(busy, away, httpx.ReadError("torn"), budget_answer())
+
+    if is_async:
+
+        async def ask() -> Any:
+            async with AsyncClient("http://s", retry=time.retry(), transport=way) as one:
+                return await one.erase("u1")
+
+        receipt = asyncio.run(ask())
+    else:
+        receipt = Client("http://s", retry=time.retry(), transport=way).erase("u1")
+
+    assert "e" == receipt.erasure_id
+    assert 4 == len(asked)
+    assert [3.05, 0.1, 0.2] == time.waits
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_refusal_that_stays_is_raised_in_the_end(is_async: bool) -> None:
+    """After the last attempt the error of the service is raised."""
+    time = ManualTime()
+    refusals = [answer_of(RateLimitedError("Slow.", retry_after_seconds=0)) for _ in range(3)]
+    way, asked = scripted(*refusals)
+    retry = time.retry(attempts_max=3)
+
+    def ask() -> Any:
+        if is_async:
+            return asyncio.run(AsyncClient("http://s", retry=retry, transport=way).budget("dau"))
+        return Client("http://s", retry=retry, transport=way).budget("dau")
+
+    with pytest.raises(RateLimitedError):
+        ask()
+
+    assert 3 == len(asked)
+
+
+def test_a_budget_that_is_spent_is_not_asked_again() -> None:
+    """`budget_exhausted` is final, though its status is 429."""
+    way, asked = scripted(answer_of(BudgetExhaustedError("Expected room, found none.")))
+
+    with pytest.raises(BudgetExhaustedError):
+        Client("http://s", retry=AT_ONCE, transport=way).release(Metric.DAU, DAY)
+
+    assert 1 == len(asked)
+
+
+@pytest.mark.parametrize("lost", [httpx.ReadError("torn"), httpx.Response(503)])
+def test_a_fresh_release_is_bought_once(lost: Any) -> None:
+    """Where nobody knows whether a charge was made, it is not asked for again."""
+    way, asked = scripted(lost, httpx.Response(500))
+
+    with pytest.raises(ServiceUnreachableError):
+        Client("http://s", retry=AT_ONCE, transport=way).release(Metric.DAU, DAY, fresh=True)
+
+    assert 1 == len(asked)
+
+
+def test_a_batch_whose_answer_got_lost_is_taken_once(app: App) -> None:
+    """The client names the batch itself: what comes again is a duplicate."""
+    decoded = decode_objects([event("u1"), event("u2")], rules=app.rules())
+    with transport(app) as way:
+        sent: list[httpx.Request] = []
+
+        def torn_once(request: httpx.Request) -> httpx.Response:
+            sent.append(request)
+            answer = way.handle_request(request)
+            if len(sent) == 1:
+                raise httpx.ReadError("the connection broke")
+            return answer
+
+        again = httpx.MockTransport(torn_once)
+        with Client("http://127.0.0.1", API_KEY, retry=AT_ONCE, transport=again) as client:
+            report = client.ingest(decoded)
+            client.ingest(decoded)
+
+    keys = [one.headers["Idempotency-Key"] for one in sent]
+    assert (2, 0, 2) == (report.received, report.accepted, report.duplicate)
+    assert 3 == len(keys)
+    assert keys[0] == keys[1] != keys[2]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_verbs_get_through_a_way_that_fails(app: App, seed: int) -> None:
+    """Half of the requests fail; every verb that may be repeated gives its result in the end."""
+    retry = Retry(attempts_max=50, first_wait_seconds=0, wait_seconds_max=0)
+    batches = [
+        decode_objects([event(f"u{number}-{one}") for one in range(5)], rules=app.rules())
+        for number in range(20)
+    ]
+    with transport(app) as way:
+        faulty = Faulty(way, seed)
+        with Client("http://127.0.0.1", API_KEY, retry=retry, transport=faulty) as client:
+            reports = [client.ingest(one) for one in batches]
+            estimate = client.release(Metric.DAU, DAY).release.estimate
+            client.erase("u0-0")
+
+    assert 100 == sum(one.accepted + one.duplicate for one in reports) == estimate
+    assert faulty.counts["torn"] > 0
+
+
+@pytest.mark.parametrize(("size", "encoding"), [(10, None), (2000, "gzip")])
+def test_large_bodies_are_compressed(app: App, size: int, encoding: str | None) -> None:
+    """A body above the threshold is sent as gzip, a small one as it is."""
+    decoded = decode_objects([event(f"user-{one}") for one in range(size)], rules=app.rules())
+    with transport(app) as way:
+        seen: list[httpx.Request] = []
+
+        def pass_on(request: httpx.Request) -> httpx.Response:
+            seen.append(request)
+            return way.handle_request(request)
+
+        with Client("http://127.0.0.1", API_KEY, transport=httpx.MockTransport(pass_on)) as client:
+            assert size == client.ingest(decoded).accepted
+
+    content = seen[0].content
+    body = gzip.decompress(content) if encoding else content
+    assert encoding == seen[0].headers.get("Content-Encoding")
+    assert size == body.count(b"\n")
+    assert (len(body) >= GZIP_BYTES_MIN) is (encoding is not None)
+
+
+def test_a_repr_names_the_service_alone() -> None:
+    """Neither the key nor the path of a request is in a repr."""
+    call = Call("DELETE", f"/users/{CANARY}", content=CANARY.encode())
+
+    assert "Client('http://service.test:9')" == repr(answering(lambda _: budget_answer()))
+    assert CANARY not in repr(call)
