@@ -10,6 +10,8 @@ Source:
     leaves nothing that ties the two pseudonyms together.
 """
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +20,8 @@ from dpdau.activity.history import Snapshot
 from dpdau.activity.labels import FORGET, LABELS
 from dpdau.activity.masks import MASKS, adding, removing
 from dpdau.activity.runs import Rows, Run, Table, find, merge_rows, merge_runs, starts_of
+
+_LOOKUP_KEYS_MAX: Final = 1 << 20
 
 
 def moves(
@@ -35,21 +39,17 @@ def moves(
         and keeps the label that was seen first. In each open month, it has the union of both views
         where it had no view of its own, and is erased if one of them was.
     """
-    old, at = np.unique(aliases.ravel(), return_index=True)
-    new = np.tile(current, aliases.shape[0])[at]
-    age = at // current.shape[0]
-    moving = old != new
-    old, new, age = old[moving], new[moving], age[moving]
+    found, old, new, age = _found(state, current, aliases)
     runs: dict[Table, Run] = {MASKS: {}, LABELS: {}, HELD: {}}
-    for page, rows in state.lookup(MASKS, old).items():
+    for page, rows in found[MASKS].items():
         target, order, begin = _targets(rows, old, new, age)
         moved = adding(target, np.bitwise_or.reduceat(rows.values[0][order], begin))
         _put(runs, MASKS, page, removing(rows.key, rows.values[0]), moved)
-    for group, rows in state.lookup(LABELS, old).items():
+    for group, rows in found[LABELS].items():
         target, order, begin = _targets(rows, old, new, age)
         emptied = Rows(rows.key, (np.full(len(rows), FORGET, dtype=np.int32),))
         _put(runs, LABELS, group, emptied, Rows(target, (rows.values[0][order][begin],)))
-    held = state.lookup(HELD, old)
+    held = found[HELD]
     if held:
         # Held rows are written whole, so what the target holds already is gathered as well.
         own = np.unique(new)
@@ -64,6 +64,35 @@ def moves(
         moved = Rows(target, united(rows, order, begin))
         _put(runs, HELD, group, Rows(rows.key, (nothing, nothing)), moved)
     return runs
+
+
+def _found(
+    state: Snapshot, current: NDArray[np.uint64], aliases: NDArray[np.uint64]
+) -> tuple[dict[Table, Run], NDArray[np.uint64], NDArray[np.uint64], NDArray[np.intp]]:
+    """What aliases hold; and of those that hold something, sorted, whose they are and how old.
+
+    A bounded number of keys is looked up at once: with daily rotation a user has sixty aliases.
+    """
+    users, first = np.unique(current, return_index=True)
+    found: dict[Table, Run] = {MASKS: {}, LABELS: {}, HELD: {}}
+    parts = [(users[:0], users[:0], first[:0])]
+    step = max(1, _LOOKUP_KEYS_MAX // len(users))
+    for start in range(0, aliases.shape[0], step):
+        some = aliases[start : start + step, first]
+        old, at = np.unique(some.ravel(), return_index=True)
+        new, age = users[at % len(users)], start + at // len(users)
+        moving = old != new
+        old, new, age = old[moving], new[moving], age[moving]
+        hit = np.zeros(len(old), dtype=np.bool_)
+        for table, run in found.items():
+            held = state.lookup(table, old)
+            found[table] = merge_runs(table, run, held)
+            for rows in held.values():
+                hit |= find(rows.key, old)[1]
+        parts.append((old[hit], new[hit], age[hit]))
+    old, new, age = (np.concatenate(column) for column in zip(*parts, strict=True))
+    old, at = np.unique(old, return_index=True)
+    return found, old, new[at], age[at]
 
 
 def _put(runs: dict[Table, Run], table: Table, group: int, emptied: Rows, moved: Rows) -> None:

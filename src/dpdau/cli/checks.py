@@ -13,6 +13,8 @@ from dpdau.errors import DpdauError, outcome
 from dpdau.settings import CONFIG_FILE
 
 DISK_FREE_LEAST_BYTES: Final = 1 << 30
+KEY_OVERDUE_DAYS_MAX: Final = 1
+"""A service replaces a key on the day on which it is due."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +91,11 @@ def _ledger() -> tuple[str, str]:
 def _key_age() -> tuple[str, str]:
     loaded = settings()
     with local_app(read_only=True) as app:
-        age = app.keys.age_days()
-    if age > loaded.HASH_SALT_ROTATION_DAYS:
+        age, overdue = app.keys.age_days(), app.keys.overdue_days()
+    if overdue > KEY_OVERDUE_DAYS_MAX:
         return "warn", (
-            f"the pseudonym key is {age} days old, over HASH_SALT_ROTATION_DAYS "
-            f"{loaded.HASH_SALT_ROTATION_DAYS}; plan its rotation."
+            f"the pseudonym key is {age} days old and was due {overdue} days ago: nothing had "
+            f"{loaded.DATA_DIR} to itself since. Run `dpdau serve`, or one command alone."
         )
     return "ok", f"the pseudonym key is {age} of {loaded.HASH_SALT_ROTATION_DAYS} days old"
 

@@ -7,14 +7,13 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from dpdau.domain import Op
+from dpdau.domain import DAYS_AHEAD_MAX, Op
 from dpdau.errors import InvalidEventError, InvalidSettingError
 
 USER_ID_BYTES_MAX: Final = 256
 EVENT_ID_BYTES_MAX: Final = 256
 LABEL_BYTES_MAX: Final = 64
 REMOVED_DAYS_MAX: Final = 400
-DAYS_AHEAD_MAX: Final = 1
 FIRST_DAY: Final = dt.date(1900, 1, 1)
 
 
@@ -74,7 +73,11 @@ BAD_TS: Final = Fault(_Code.BAD_DAY, "ts", "Expected a date and time in the form
 FUTURE_DAY: Final = Fault(
     _Code.FUTURE_DAY, "day", f"Expected a day at most {DAYS_AHEAD_MAX} day ahead of today."
 )
-TOO_OLD: Final = Fault(_Code.TOO_OLD, "day", "Expected a day within RETENTION_DAYS.")
+TOO_OLD: Final = Fault(
+    _Code.TOO_OLD,
+    "day",
+    "Expected a day within RETENTION_DAYS, and not of a time whose pseudonym key is destroyed.",
+)
 BAD_EVENT_ID: Final = Fault(
     _Code.BAD_EVENT_ID, "event_id", f"Expected a string of 1..{EVENT_ID_BYTES_MAX} bytes of UTF-8."
 )
@@ -115,6 +118,7 @@ class Rules:
         retention_days: `RETENTION_DAYS`, or None where everything is kept.
         fields: What the fields are called.
         op_default: What an item without `op` does; None refuses it.
+        cutoff: The first day that the pseudonym keys in use may name; see `Keyring.first_day`.
 
     Raises:
         InvalidSettingError: A dimension is empty, too long, declared twice, or called `days`, which
@@ -127,6 +131,7 @@ class Rules:
     retention_days: int | None = None
     fields: Fields = Fields()
     op_default: Op | None = None
+    cutoff: dt.date = FIRST_DAY
 
     def __post_init__(self) -> None:
         names = self.dimensions
@@ -146,9 +151,10 @@ class Rules:
     @property
     def first_day(self) -> dt.date:
         """The first day that is taken."""
+        first = max(FIRST_DAY, self.cutoff)
         if self.retention_days is None:
-            return FIRST_DAY
-        return max(FIRST_DAY, self.today - dt.timedelta(days=self.retention_days))
+            return first
+        return max(first, self.today - dt.timedelta(days=self.retention_days))
 
     def day_fault(self, day: dt.date) -> Fault | None:
         """What is wrong with a day, if anything."""

@@ -6,8 +6,9 @@ environment, and the random salt of the epoch, which is in the keyring file unde
 Neither alone gives the key, and destroying the salt destroys the key although the secret stays.
 """
 
+from dpdau.pseudonym.epochs import Epoch, EpochKey, Overlap
 from dpdau.pseudonym.hashing import Pseudonymizer
-from dpdau.pseudonym.keyring import Epoch, EpochKey, Keyring
+from dpdau.pseudonym.keyring import Keyring
 from dpdau.pseudonym.secret import parse_secret
 
-__all__ = ["Epoch", "EpochKey", "Keyring", "Pseudonymizer", "parse_secret"]
+__all__ = ["Epoch", "EpochKey", "Keyring", "Overlap", "Pseudonymizer", "parse_secret"]

@@ -1,6 +1,8 @@
 """User ids and event ids to keyed 64-bit hashes."""
 
+import collections
 import contextlib
+import datetime as dt
 import hashlib
 import itertools
 from collections.abc import Iterable, Sequence
@@ -13,12 +15,13 @@ from numpy.typing import NDArray
 from dpdau.errors import (
     InvalidEventError,
 )
-from dpdau.pseudonym.keyring import EpochKey
+from dpdau.pseudonym.epochs import EpochKey
 
 # One `person` for each use of a key keeps the uses independent.
 _PERSON_USER: Final = b"dau-v1"
 _PERSON_EVENT: Final = b"dau-event-v1"
 _PERSON_BATCH: Final = b"dau-batch-v1"
+_HASH_BLOCK: Final = 1_024
 
 
 class Pseudonymizer:
@@ -34,16 +37,21 @@ class Pseudonymizer:
 
     Args:
         keys: The live keys, newest first; at least one.
+        first_day: The first day of which an event may be named: for a day before it, the user may
+            have rows under a key that is destroyed.
 
     Source: BLAKE2, RFC 7693, keyed mode; `person` is the personalization of its parameter block.
     """
 
-    def __init__(self, keys: Sequence[EpochKey]) -> None:
+    def __init__(self, keys: Sequence[EpochKey], *, first_day: dt.date = dt.date.min) -> None:
         assert keys, "a keyring always has a live key"
+        self.first_day: Final = first_day
         self.epoch_ids: Final = tuple(one.epoch_id for one in keys)
         self._users = tuple(_hasher(one.key, _PERSON_USER) for one in keys)
         self._events = _hasher(keys[0].key, _PERSON_EVENT)
-        self._batches = hashlib.blake2b(key=keys[0].key, digest_size=16, person=_PERSON_BATCH)
+        self._batches = tuple(
+            hashlib.blake2b(key=one.key, digest_size=16, person=_PERSON_BATCH) for one in keys
+        )
 
     def __repr__(self) -> str:
         return f"Pseudonymizer(epoch_ids={self.epoch_ids}, keys=<private>)"
@@ -60,10 +68,11 @@ class Pseudonymizer:
     def many(
         self, user_ids: "Sequence[str] | pa.Array"
     ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        """The pseudonyms of many users; each distinct id is hashed once.
+        """The pseudonyms of many users.
 
         Args:
-            user_ids: Strings, or an Arrow array of strings or binary without nulls.
+            user_ids: Strings, of which each distinct one is hashed once, or the distinct values of
+                a column as an Arrow array of strings or binary without nulls.
 
         Returns:
             Pseudonyms (n,) under the newest key, and aliases (k, n) under the k older live keys,
@@ -72,7 +81,11 @@ class Pseudonymizer:
         Raises:
             InvalidEventError: An id has no UTF-8 form.
         """
-        distinct, rows = _distinct(user_ids)
+        distinct, rows = (
+            (_arrow_bytes(user_ids), None)
+            if isinstance(user_ids, (pa.Array, pa.ChunkedArray))
+            else _distinct(user_ids)
+        )
         columns = [_hash_all(hasher, distinct) for hasher in self._users]
         if rows is not None:
             columns = [column[rows] for column in columns]
@@ -96,7 +109,7 @@ class Pseudonymizer:
             InvalidEventError: An id has no UTF-8 form.
         """
         if isinstance(ids, (pa.Array, pa.ChunkedArray)):
-            contents = [bytes(one.as_buffer()) for one in ids.cast(pa.large_binary())]
+            contents = _arrow_bytes(ids)
         else:
             contents = _encoded(ids)
         owners = np.ascontiguousarray(pseudonym).tobytes()
@@ -104,15 +117,19 @@ class Pseudonymizer:
         owned = [owners[8 * place : 8 * place + 8] + one for place, one in enumerate(contents)]
         return np.maximum(_hash_all(self._events, owned), np.uint64(1))
 
-    def batch_id(self, sent: str) -> str:
-        """The keyed hash of a sender's batch id, 32 hexadecimal digits.
+    def batch_ids(self, sent: str) -> tuple[str, ...]:
+        """The keyed hashes of a sender's batch id under every live key, newest first.
 
-        Guarantee: without the key it tells nothing of the id, which may be made of a user id. It is
-        under the newest key only, as an event id is.
+        Guarantee: without the key a hash, 32 hexadecimal digits, tells nothing of the id, which may
+        be made of a user id. A batch that was sent before a rotation is recognized after it.
         """
-        one = self._batches.copy()
-        one.update(sent.encode("utf-8", "surrogatepass"))
-        return one.hexdigest()
+        content = sent.encode("utf-8", "surrogatepass")
+        found = []
+        for hasher in self._batches:
+            one = hasher.copy()
+            one.update(content)
+            found.append(one.hexdigest())
+        return tuple(found)
 
 
 def _hasher(key: bytes, person: bytes) -> "hashlib.blake2b":
@@ -121,20 +138,20 @@ def _hasher(key: bytes, person: bytes) -> "hashlib.blake2b":
 
 
 def _hash_all(hasher: "hashlib.blake2b", values: Sequence[bytes]) -> NDArray[np.uint64]:
-    """The keyed hash of each value, (n,) uint64."""
-    copy = hasher.copy
-    digests = []
-    for value in values:
-        one = copy()
-        one.update(value)
-        digests.append(one.digest())
-    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64, copy=False)
+    """The keyed hash of each value, (n,) uint64; a block at a time, which stays in the cache."""
+    kind = type(hasher)
+    copy, update, digest = kind.copy, kind.update, kind.digest
+    joined = []
+    for start in range(0, len(values), _HASH_BLOCK):
+        block = values[start : start + _HASH_BLOCK]
+        hashers = list(map(copy, itertools.repeat(hasher, len(block))))
+        collections.deque(map(update, hashers, block), maxlen=0)
+        joined.append(b"".join(map(digest, hashers)))
+    return np.frombuffer(b"".join(joined), dtype="<u8").astype(np.uint64, copy=False)
 
 
-def _distinct(ids: "Sequence[str] | pa.Array") -> tuple[list[bytes], NDArray[np.intp] | None]:
+def _distinct(ids: Sequence[str]) -> tuple[list[bytes], NDArray[np.intp] | None]:
     """The distinct ids as bytes, and for each row its place among them (None: all distinct)."""
-    if isinstance(ids, (pa.Array, pa.ChunkedArray)):
-        return _distinct_arrow(ids)
     places = {one: place for place, one in enumerate(dict.fromkeys(ids))}
     content = _encoded(places)
     if len(content) == len(ids):
@@ -142,27 +159,11 @@ def _distinct(ids: "Sequence[str] | pa.Array") -> tuple[list[bytes], NDArray[np.
     return content, np.fromiter(map(places.__getitem__, ids), dtype=np.intp, count=len(ids))
 
 
-def _distinct_arrow(ids: Any) -> tuple[list[bytes], NDArray[np.intp] | None]:
-    """`_distinct` for an Arrow array, without a Python string per row."""
-    assert ids.null_count == 0, "rows without an id are rejected first"
-    if isinstance(ids, pa.ChunkedArray):
-        ids = ids.combine_chunks()
-    encoded = ids.cast(pa.large_binary()).dictionary_encode()
-    content = _arrow_bytes(encoded.dictionary)
-    if len(content) == len(ids):
-        return content, None
-    return content, encoded.indices.to_numpy(zero_copy_only=False).astype(np.intp)
-
-
 def _arrow_bytes(values: Any) -> list[bytes]:
-    """The values of a large-binary array, cut out of its one buffer."""
-    _, offsets_buffer, data_buffer = values.buffers()
-    if len(values) == 0 or offsets_buffer is None:
-        return []
-    offsets = np.frombuffer(offsets_buffer, dtype=np.int64)
-    bounds = offsets[values.offset : values.offset + len(values) + 1].tolist()
-    data = b"" if data_buffer is None else data_buffer.to_pybytes()
-    return [data[start:end] for start, end in itertools.pairwise(bounds)]
+    """The values of a string or binary array as bytes."""
+    assert values.null_count == 0, "rows without a value are rejected first"
+    contents: list[bytes] = values.cast(pa.large_binary()).to_pylist()
+    return contents
 
 
 def _encoded(ids: Iterable[str]) -> list[bytes]:

@@ -1,6 +1,7 @@
 """When a day may be released."""
 
 import datetime as dt
+from collections.abc import Callable
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
@@ -10,12 +11,17 @@ from dpdau.errors import InvalidPlanError, ReleaseNotReadyError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calendar:
-    """When a day closes: at its end in `zone`, plus `grace_hours`; and how long it is kept."""
+    """When a day closes: at its end in `zone`, plus `grace_hours`; and how long it is kept.
+
+    `splits` says whether one user may have two names on days first..last that nobody can tie,
+    because a key was destroyed; it depends on the days on which keys change, never on activity.
+    """
 
     zone: ZoneInfo
     grace_hours: int
     clock: Clock
     retention_days: int | None = None
+    splits: Callable[[dt.date, dt.date], bool] = lambda _first, _last: False
 
     def today(self) -> dt.date:
         """The current day in the zone."""
@@ -78,4 +84,18 @@ class Calendar:
             raise InvalidPlanError(
                 f"Expected a window within RETENTION_DAYS, from {first.isoformat()} on, found one "
                 f"that starts on {window.start.isoformat()}."
+            )
+
+    def require_one_name(self, first: dt.date, last: dt.date) -> None:
+        """Refuses days on which one user may count twice. Asked after the count.
+
+        A key that is destroyed while the count is made may be missed before it, and is not after.
+
+        Raises:
+            InvalidPlanError: A pseudonym key was destroyed between the two days.
+        """
+        if self.splits(first, last):
+            raise InvalidPlanError(
+                f"Expected days with one pseudonym for each user, found that a key was destroyed "
+                f"between {first.isoformat()} and {last.isoformat()}; ask for shorter windows."
             )

@@ -43,7 +43,8 @@ class GrowthReleaser:
 
         Raises:
             ReleaseNotReadyError: The day has not closed.
-            InvalidPlanError: The window before this one reaches into what is purged.
+            InvalidPlanError: The window before this one reaches into what is purged, or a pseudonym
+                key was destroyed between its first day and the last one; nothing was charged.
             BudgetExhaustedError: The charge does not fit; nothing was charged, no count was read.
             StoreUnavailableError: Another process writes the store; nothing was charged.
 
@@ -95,6 +96,7 @@ class GrowthReleaser:
         tools, mechanism = self.releaser, plan.mechanism
         tools.store.close_day(plan.window.end)
         counts = aggregates.growth_cells(tools.store, plan.window)
+        tools.calendar.require_one_name(plan.window.before.start, plan.window.end)
         released_at = tools.calendar.clock()
         made = []
         for step, figure in enumerate(GROWTH):
