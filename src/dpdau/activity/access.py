@@ -19,7 +19,8 @@ from dpdau.errors import InvalidPlanError, StoreCorruptError, StoreUnavailableEr
 
 _READ_ATTEMPTS: Final = 10
 _FOLDER_MODE: Final = 0o700
-_MANIFEST: Final = "manifest.sqlite"
+MANIFEST: Final = "manifest.sqlite"
+SEGMENTS: Final = "segments"
 SECRET_BYTES_MAX: Final = 1 << 20
 """The longest secret of a month."""
 _BODY: Final = "body"
@@ -40,8 +41,8 @@ class StoreAccess:
         self._read_only = read_only
         self._limits = limits
         self._sealer: Final = Sealer(store_key)
-        self.files: Final = SegmentFiles(root / "segments", self._sealer, limits.cache_bytes_max)
-        self._path = root / _MANIFEST
+        self.files: Final = SegmentFiles(root / SEGMENTS, self._sealer, limits.cache_bytes_max)
+        self._path = root / MANIFEST
         self._lock = threading.RLock()
         self._lookup_lock = threading.Lock()
         self._writer: tuple[Manifest, Upkeep] | None = None
@@ -59,7 +60,7 @@ class StoreAccess:
     @staticmethod
     def exists(root: Path) -> bool:
         """Whether a store was made in a folder, be its manifest there or lost."""
-        return was_made(root) or Manifest.exists(root / _MANIFEST)
+        return was_made(root) or Manifest.exists(root / MANIFEST)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[tuple[Manifest, Upkeep]]:

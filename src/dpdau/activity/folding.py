@@ -76,13 +76,15 @@ class Folding:
         """Writes what is not rows, in the transaction of the commit."""
         for batch_id in self._batch_ids:
             self._manifest.add_batch(batch_id, self._now.date())
-        self._manifest.set_offsets(self._offsets)
+        if self._offsets:
+            self._manifest.set_offsets(self._offsets)
         self._labels.store()
 
     def _is_new(self, batch: EventBatch) -> bool:
         """Whether a batch was not applied before, here or earlier; then its id is noted."""
         if batch.batch_id is not None:
-            if batch.batch_id in self._batch_ids or self._manifest.batch_applied(batch.batch_id):
+            known = (batch.batch_id, *batch.older_batch_ids)
+            if any(one in self._batch_ids or self._manifest.batch_applied(one) for one in known):
                 return False
             self._batch_ids[batch.batch_id] = None
         self._offsets.update(batch.offsets)
@@ -108,7 +110,7 @@ class Folding:
             held = self._read((MASKS, HELD), lambda state: held_by(state, moved, events))
             rows[HELD] = merge_runs(HELD, rows.get(HELD, {}), held)
         number = stretch.number[batch.event_index[keep]]
-        turns = live_turns(self._manifest.live.day(), pseudonym, day, add, number)
+        turns = live_turns(self._manifest.live_day(), pseudonym, day, add, number)
         if turns is not None:
             out = self._read((MASKS,), lambda state: left_by(state, moved, turns))
             rows[HELD] = merge_runs(HELD, rows.get(HELD, {}), out)
@@ -200,7 +202,8 @@ def _joined(batches: Sequence[EventBatch]) -> _Stretch:
     counts = [one.events for one in batches]
     starts = np.cumsum([0, *counts[:-1]], dtype=np.int32)
     names = dict.fromkeys(name for one in batches for name in one.labels)
-    batch = EventBatch(
+    batch = dataclasses.replace(
+        batches[0],
         events=sum(counts),
         pseudonym=np.concatenate([one.pseudonym for one in batches]),
         day=np.concatenate([one.day for one in batches]),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dpdau.activity.held import PlanMonth
+from dpdau.activity.memory import Memory
 from dpdau.activity.receipts import RECEIPTS_SCHEMA, RECEIPTS_VERSION, ReceiptTable
 from dpdau.activity.sealing import Sealer
 from dpdau.activity.segments import SegmentFile
@@ -110,6 +111,7 @@ class Manifest:
             check_same_thread=False,
         )
         self._version = 0
+        self._memory = Memory(on=not read_only)
         self.live: Final = LiveTable(self._db)
         self.receipts: Final = ReceiptTable(self._db)
         try:
@@ -159,16 +161,25 @@ class Manifest:
         self._db.close()
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
-        """One durable transaction: all of it or nothing."""
+    def writing(self, *, only_adds: bool = False) -> Iterator[None]:
+        """One durable transaction: all of it or nothing.
+
+        Args:
+            only_adds: It adds rows, batches and offsets alone; then what is remembered stays.
+        """
+        if not only_adds:
+            self._memory.clear()
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
             self._db.execute("COMMIT")
         except BaseException:
+            self._memory.clear()
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+        if not only_adds:
+            self._memory.clear()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
@@ -190,6 +201,11 @@ class Manifest:
             raise StoreUnavailableError(
                 "Expected to empty the write-ahead log, found a reader that still uses it; retry."
             )
+
+    def damage(self) -> list[str]:
+        """What the database finds wrong with its own file."""
+        found = [str(row[0]) for row in self._db.execute("PRAGMA integrity_check")]
+        return [] if found == ["ok"] else [f"manifest.sqlite: {one}" for one in found]
 
     def segments(self) -> list[SegmentRef]:
         """All files, oldest first."""
@@ -214,9 +230,17 @@ class Manifest:
 
     def take_seq(self) -> int:
         """The next commit number; numbers are never used twice."""
-        seq = int(self._db.execute("SELECT value FROM meta WHERE name = 'seq'").fetchone()[0]) + 1
+        seq = self._memory.get(("seq",), self._last_seq) + 1
         self._db.execute("UPDATE meta SET value = ? WHERE name = 'seq'", (b"%d" % seq,))
+        self._memory.put(("seq",), seq)
         return seq
+
+    def _last_seq(self) -> int:
+        return int(self._db.execute("SELECT value FROM meta WHERE name = 'seq'").fetchone()[0])
+
+    def live_day(self) -> int | None:
+        """The day number that is live now, or None."""
+        return self._memory.get(("live",), self.live.day)
 
     def add_segment(self, ref: SegmentRef) -> None:
         """Names a finished file."""
@@ -257,11 +281,15 @@ class Manifest:
         self._db.execute("DELETE FROM batches WHERE applied_on < ?", (day_number(before),))
 
     def set_offsets(self, offsets: Mapping[str, int]) -> None:
-        """Stores the last offset of each source."""
+        """Stores the last offset of each source; a negative one forgets the source."""
+        self._db.executemany(
+            "DELETE FROM offsets WHERE source = ?",
+            [(source,) for source, value in offsets.items() if value < 0],
+        )
         self._db.executemany(
             "INSERT INTO offsets VALUES (?, ?)"
             " ON CONFLICT (source) DO UPDATE SET value = excluded.value",
-            list(offsets.items()),
+            [(source, value) for source, value in offsets.items() if value >= 0],
         )
 
     def offset(self, source: str) -> int | None:
@@ -279,14 +307,22 @@ class Manifest:
 
     def closed_days(self, first: int, last: int) -> list[int]:
         """The released day numbers of a range."""
-        rows = self._db.execute(
-            "SELECT day FROM closed_days WHERE day BETWEEN ? AND ?", (first, last)
-        )
-        return [int(day) for (day,) in rows]
+
+        def ask() -> list[int]:
+            rows = self._db.execute(
+                "SELECT day FROM closed_days WHERE day BETWEEN ? AND ?", (first, last)
+            )
+            return [int(day) for (day,) in rows]
+
+        return self._memory.get(("closed", first, last), ask)
 
     def dimensions(self) -> dict[str, int]:
         """Dimension → id."""
-        return {name: int(id_) for id_, name in self._db.execute("SELECT * FROM dimensions")}
+
+        def ask() -> dict[str, int]:
+            return {name: int(id_) for id_, name in self._db.execute("SELECT * FROM dimensions")}
+
+        return dict(self._memory.get(("dimensions",), ask))
 
     def values(self, dimension: int) -> list[str]:
         """The values of a dimension, sorted."""
@@ -297,33 +333,47 @@ class Manifest:
 
     def value_code(self, dimension: int, value: str) -> int | None:
         """The code of one value, or None."""
-        row = self._db.execute(
-            "SELECT code FROM dimension_values WHERE dimension = ? AND value = ?",
-            (dimension, value),
-        ).fetchone()
-        return None if row is None else int(row[0])
+
+        def ask() -> int | None:
+            row = self._db.execute(
+                "SELECT code FROM dimension_values WHERE dimension = ? AND value = ?",
+                (dimension, value),
+            ).fetchone()
+            return None if row is None else int(row[0])
+
+        return self._memory.get(("value", dimension, value), ask)
 
     def next_code(self, dimension: int) -> int:
         """The code for the next new value; codes count from 0 and none is ever dropped."""
-        row = self._db.execute(
-            "SELECT max(code) FROM dimension_values WHERE dimension = ?", (dimension,)
-        ).fetchone()
-        return 0 if row[0] is None else int(row[0]) + 1
+
+        def ask() -> int:
+            row = self._db.execute(
+                "SELECT max(code) FROM dimension_values WHERE dimension = ?", (dimension,)
+            ).fetchone()
+            return 0 if row[0] is None else int(row[0]) + 1
+
+        return self._memory.get(("next", dimension), ask)
 
     def add_dimension(self, dimension: int, name: str) -> None:
         """Adds a dimension."""
+        self._memory.clear()
         self._db.execute("INSERT INTO dimensions VALUES (?, ?)", (dimension, name))
 
     def add_value(self, dimension: int, code: int, value: str) -> None:
         """Adds a value of a dimension."""
+        self._memory.clear()
         self._db.execute("INSERT INTO dimension_values VALUES (?, ?, ?)", (dimension, code, value))
 
     def open_months(self) -> list[PlanMonth]:
         """The months that were opened and not ended, oldest first."""
-        if not self._has_months():
-            return []
-        rows = self._db.execute("SELECT * FROM plan_months WHERE NOT ended ORDER BY month")
-        return [_plan_month(row) for row in rows]
+
+        def ask() -> list[PlanMonth]:
+            if not self._has_months():
+                return []
+            rows = self._db.execute("SELECT * FROM plan_months WHERE NOT ended ORDER BY month")
+            return [_plan_month(row) for row in rows]
+
+        return self._memory.get(("months",), ask)
 
     def month(self, month: int) -> PlanMonth | None:
         """A month that was ever opened, or None."""

@@ -313,7 +313,10 @@ class ActivityStore(Protocol):
         """
 
     def offset(self, source: str) -> int | None:
-        """The last offset of a source that was stored with its activity, or None."""
+        """The last offset of a source that was stored with its activity, or None.
+
+        A negative one that comes with a batch forgets the source.
+        """
 
     def stats(self) -> StoreStats:
         """The size of the store."""

@@ -128,20 +128,28 @@ class Upkeep:
         self._pruned_on: dt.date | None = None
         self._waiting: dict[str, _Waiting] | None = None
 
-    def commit(self, change: Change, also: Callable[[], None] = lambda: None) -> None:
+    def commit(
+        self,
+        change: Change,
+        also: Callable[[], None] = lambda: None,
+        *,
+        only_adds: bool = False,
+    ) -> None:
         """Makes a change durable.
 
         Args:
             change: New content and what it replaces.
             also: Further statements of the same transaction.
+            only_adds: See `Manifest.writing`.
         """
         try:
             if change.files:
                 self._files.sync()
-            with self._manifest.writing():
+            with self._manifest.writing(only_adds=only_adds):
                 seq = self._manifest.take_seq()
-                self._manifest.drop_segments(ref.file.name for ref in change.old_files)
-                self._manifest.drop_pending(change.old_pending)
+                if not only_adds:
+                    self._manifest.drop_segments(ref.file.name for ref in change.old_files)
+                    self._manifest.drop_pending(change.old_pending)
                 for table, part, old_seq, file in change.files:
                     kept = seq if old_seq is None else old_seq
                     self._manifest.add_segment(SegmentRef(table.kind, part, kept, file))

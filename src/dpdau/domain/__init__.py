@@ -11,6 +11,7 @@ from dpdau.domain.counts import (
     published,
 )
 from dpdau.domain.days import (
+    DAYS_AHEAD_MAX,
     WAU_WINDOW_DAYS,
     WINDOW_DAYS_MAX,
     WINDOW_END_MAX,
@@ -45,6 +46,7 @@ from dpdau.domain.people import (
     PrivateValueError,
     Scope,
     SupportsClose,
+    Tombstone,
 )
 from dpdau.domain.plans import (
     RELATIVE_ERROR,
@@ -62,6 +64,7 @@ from dpdau.domain.releases import (
 
 __all__ = [
     "BATCH_ROWS_MAX",
+    "DAYS_AHEAD_MAX",
     "GROWTH",
     "GROWTH_CURRENT",
     "GROWTH_PREVIOUS",
@@ -96,6 +99,7 @@ __all__ = [
     "Segment",
     "SeriesView",
     "SupportsClose",
+    "Tombstone",
     "Unit",
     "Window",
     "check_range",

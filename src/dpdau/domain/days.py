@@ -12,6 +12,8 @@ from typing import Final, Self
 from dpdau.errors import InvalidPlanError
 
 WINDOW_DAYS_MAX: Final = 64
+DAYS_AHEAD_MAX: Final = 1
+"""How far the day of an event may be ahead of the day on which it arrives."""
 WAU_WINDOW_DAYS: Final = 7
 RANGE_DAYS_MAX: Final = 3660
 WINDOW_END_MIN: Final = dt.date(1900, 1, 1)

@@ -58,6 +58,8 @@ class EventBatch:
         event_index: (n,) int32, non-decreasing ordinals 0..events-1.
         event_id: (events,) uint64 keyed hash of the sender's id, 0 where none was sent.
         labels: dimension → `Labels` over the n rows.
+        batch_id: keyed hash of the sender's id of the batch, under the current key epoch.
+        older_batch_ids: the same under the older live keys.
     """
 
     events: int
@@ -69,6 +71,7 @@ class EventBatch:
     aliases: "NDArray[np.uint64]"
     labels: Mapping[str, Labels] = field(default_factory=dict)
     batch_id: str | None = None
+    older_batch_ids: tuple[str, ...] = ()
     offsets: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -1,22 +1,25 @@
 """Copies of the ledger: taken while it is in use, and brought back without forgetting anything."""
 
+import json
 import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, cast
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from dpdau.errors import InvalidSettingError, LedgerCorruptError, LedgerUnavailableError
 from dpdau.ledger import schema
 from dpdau.ledger.audit import AuditReport, verify
-from dpdau.ledger.chain import Head, read_head
+from dpdau.ledger.chain import Head, hash_at, read_head
 from dpdau.ledger.engine import Database, ledger_path, make_private_folder
 from dpdau.ledger.mark import HighWaterMark, Mark
+from dpdau.ledger.tables import audit
 
 _SIDE_FILES: Final = ("-wal", "-shm")
 _FINDINGS_SHOWN: Final = 5
+_WAIT_SECONDS: Final = 30.0
 
 
 def backup_ledger(database: Database, target: Path) -> Head:
@@ -39,6 +42,8 @@ def backup_ledger(database: Database, target: Path) -> Head:
         source = cast("sqlite3.Connection", connection.connection.driver_connection)
         with closing(sqlite3.connect(temporary)) as copy:
             source.backup(copy)
+            # In one file, so that whoever reads the copy leaves nothing beside it.
+            copy.execute("PRAGMA journal_mode = DELETE")
         return head
 
     try:
@@ -99,6 +104,50 @@ def verify_backup(source: Path, *, mark_path: Path, busy_timeout_seconds: float)
         return _verified(temporary, found, busy_timeout_seconds=busy_timeout_seconds)
     finally:
         _remove_with_sides(temporary)
+
+
+def audit_copy(source: Path, scratch: Path) -> AuditReport:
+    """Audits a copy by itself, whatever came after it; changes nothing but a scratch file.
+
+    Raises:
+        LedgerCorruptError: The copy is not sound.
+        InvalidSettingError: There is no copy at the source.
+    """
+    _require_file(source)
+    try:
+        _copy(source, scratch)
+        return _verified(scratch, None, busy_timeout_seconds=_WAIT_SECONDS)
+    finally:
+        _remove_with_sides(scratch)
+
+
+def since_copy(url: str, copy: AuditReport) -> tuple[int, tuple[str, ...]]:
+    """What a ledger has on top of a copy of it.
+
+    Returns:
+        How many entries more, below 0 where the copy has more, and the ids of the erasures among
+        them.
+
+    Raises:
+        LedgerCorruptError: It is no copy of this ledger: it does not hold the copy's last entry.
+    """
+
+    def unit(connection: Connection) -> tuple[int, tuple[str, ...]]:
+        more = read_head(connection).seq - copy.entries
+        if more >= 0 and hash_at(connection, copy.entries) != copy.head_hash:
+            raise LedgerCorruptError(
+                "Expected a backup of the ledger that is here, found one of another history.",
+                ledger_id=copy.ledger_id,
+            )
+        later = select(audit.c.facts).where(audit.c.seq > copy.entries, audit.c.action == "erase")
+        erased = [json.loads(facts) for facts in connection.execute(later).scalars()]
+        return more, tuple(str(one["erasure_id"]) for one in erased)
+
+    database = Database(url, busy_timeout_seconds=_WAIT_SECONDS)
+    try:
+        return database.run("since_copy", unit, write=False)
+    finally:
+        database.close()
 
 
 def _require_file(source: Path) -> None:
@@ -169,21 +218,28 @@ def _create_private(path: Path) -> None:
         make_private_folder(path.parent)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError as error:
-        raise LedgerUnavailableError(
-            f"Expected to write a copy of the ledger, found {error.strerror}.", path=str(path)
-        ) from error
+        raise _unwritable(error, path) from error
 
 
 def _publish(temporary: Path, target: Path) -> None:
     """Gives a finished copy its name, durably."""
-    for path in (temporary, temporary.parent):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-            if path is temporary:
-                temporary.replace(target)
-        finally:
-            os.close(handle)
+    try:
+        for path in (temporary, temporary.parent):
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+                if path is temporary:
+                    temporary.replace(target)
+            finally:
+                os.close(handle)
+    except OSError as error:
+        raise _unwritable(error, target) from error
+
+
+def _unwritable(error: OSError, path: Path) -> LedgerUnavailableError:
+    return LedgerUnavailableError(
+        f"Expected to write a copy of the ledger, found {error.strerror}.", path=str(path)
+    )
 
 
 def _remove(path: Path) -> None:

@@ -129,6 +129,9 @@ def test_a_manifest_of_the_previous_version_opens(path: Path) -> None:
     db = sqlite3.connect(path)
     db.executescript(
         "DROP TABLE month_secrets; DROP TABLE plan_months; DROP TABLE live_months;"
+        "ALTER TABLE erasures DROP COLUMN keys_searched; ALTER TABLE erasures DROP COLUMN version;"
+        "ALTER TABLE erasures DROP COLUMN tombstones;"
+        "ALTER TABLE erasures DROP COLUMN files_cleared;"
         "PRAGMA user_version = 1;"
         " INSERT INTO offsets VALUES ('a', 7);"
     )

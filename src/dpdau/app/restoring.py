@@ -1,0 +1,276 @@
+"""The way back: a backup of everything is put in place, and nothing is spent or used twice."""
+
+import datetime as dt
+import json
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dpdau.activity.backup import make_writable
+from dpdau.activity.store import ActivityStore
+from dpdau.app.backups import (
+    ACTIVITY,
+    KEYRING,
+    LEDGER,
+    BackupReport,
+    Checked,
+    check,
+    sync,
+    sync_names,
+    write,
+)
+from dpdau.app.wiring import open_store, secret_of, system_clock
+from dpdau.datadir import DataDir
+from dpdau.domain import Clock
+from dpdau.errors import InvalidSettingError, LedgerCorruptError, StoreCorruptError
+from dpdau.ledger import ledger as ledgers
+from dpdau.ledger.backup import since_copy
+from dpdau.ledger.engine import ledger_path
+from dpdau.ledger.ledger import Ledger
+from dpdau.ledger.steps import StoredPlan
+from dpdau.plan import MonthPlan, month_plan_id
+from dpdau.pseudonym import Keyring
+from dpdau.pseudonym.key_file import KEYRING_FILE
+from dpdau.release.noise import commitment_of
+from dpdau.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreReport:
+    """What a restore did, or would do.
+
+    Attributes:
+        backup: What was restored.
+        keeps_ledger: Whether the ledger that is here stays, because it is newer.
+        unchanged: Whether the ledger proves that nothing happened since the backup was made.
+        entries_since: Entries that the ledger here has on top of the backup's.
+        erasures_since: Erasures after the backup: their users come back with it.
+        abandoned: Month plans that cannot go on and were given up.
+    """
+
+    backup: BackupReport
+    keeps_ledger: bool
+    unchanged: bool
+    entries_since: int
+    erasures_since: tuple[str, ...]
+    abandoned: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        return {
+            "backup": self.backup.to_json(),
+            "keeps_ledger": self.keeps_ledger,
+            "unchanged": self.unchanged,
+            "entries_since": self.entries_since,
+            "erasures_since": list(self.erasures_since),
+            "abandoned": list(self.abandoned),
+        }
+
+
+def restore_all(
+    settings: Settings,
+    source: Path,
+    *,
+    reason: str,
+    verify_only: bool = False,
+    accept_older: bool = False,
+    clock: Clock = system_clock,
+) -> RestoreReport:
+    """Brings a backup of everything back, or only checks it.
+
+    Args:
+        settings: Where to, and under which secret.
+        source: The folder that `back_up` made.
+        reason: Why; kept in the ledger.
+        verify_only: Changes nothing.
+        accept_older: Brings back activity although more happened since, or although nothing shows
+            that nothing did: events and erasures after the backup are lost.
+        clock: What time it is.
+
+    Guarantee: everything is verified before anything is changed. Spending is never refunded: a
+    ledger that is newer than the backup stays, and an older one is refused. Noise is never used
+    twice: a month plan that may have published days after the backup is given up. The data
+    directory has the old state or the new one; in between it refuses to be opened.
+
+    Raises:
+        IntegrityError: The backup is damaged or belongs to another secret, ledger or keyring.
+        InvalidSettingError: There is no backup, or it is older and `accept_older` is off.
+        DataDirInUseError: A service or another command is using the directory.
+    """
+    folder = DataDir(settings.DATA_DIR).create()
+    if verify_only:
+        return _compared(settings, folder, check(settings, folder, source), clock)
+    use = folder.own()
+    try:
+        checked = check(settings, folder, source)
+        found = _compared(settings, folder, checked, clock)
+        if not (found.unchanged or accept_older):
+            raise _older(found)
+        _require_same_keys(settings, folder, checked.keyring)
+        return _restored(settings, folder, checked, found, reason=reason, clock=clock)
+    finally:
+        use.close()
+
+
+def _compared(settings: Settings, folder: DataDir, checked: Checked, clock: Clock) -> RestoreReport:
+    """What the ledger that is here, or its mark, says of the time since the backup."""
+    url, keeps, more = settings.ledger_url, False, 0
+    erased: tuple[str, ...] = ()
+    if ledger_path(url).exists() and folder.mark.exists():
+        # A ledger that is damaged is as good as none; its mark still counts.
+        with suppress(LedgerCorruptError):
+            Ledger(url, mark_path=folder.mark, clock=clock).close()
+            keeps = True
+    if keeps:
+        more, erased = since_copy(url, checked.ledger)
+        keeps = more >= 0
+    unchanged = keeps and more == 0
+    if not keeps:
+        marked = folder.mark.exists()
+        ledgers.verify_backup(checked.report.path / LEDGER, mark_path=folder.mark)
+        head = json.loads(folder.mark.read_bytes())["seq"] if marked else None
+        unchanged = head == checked.ledger.entries
+    return RestoreReport(
+        backup=checked.report,
+        keeps_ledger=keeps,
+        unchanged=unchanged,
+        entries_since=max(more, 0),
+        erasures_since=erased,
+    )
+
+
+def _older(found: RestoreReport) -> InvalidSettingError:
+    """The refusal of a backup that may be older than what was there."""
+    since = f"{found.entries_since} entries of the ledger are newer"
+    if not found.keeps_ledger:
+        since = "no newer ledger is here to show what happened since"
+    listed = "".join(f"\n  {one}" for one in found.erasures_since)
+    back = f" Users of these erasures come back and must be erased again:{listed}" if listed else ""
+    return InvalidSettingError(
+        f"Expected the newest backup, found one of {found.backup.made_at.isoformat()}: {since}. "
+        "Events and erasures since then are not in it. Restore it with --accept-older-activity, "
+        f"and repeat those erasures.{back}",
+        erasures_since=list(found.erasures_since),
+        entries_since=found.entries_since,
+    )
+
+
+def _require_same_keys(settings: Settings, folder: DataDir, backup: Keyring) -> None:
+    """The keyring that is here stays; so it must know every key of the backup.
+
+    Raises:
+        StoreCorruptError: It does not.
+    """
+    if not Keyring.exists(folder.keyring):
+        return
+    here = Keyring.open(folder.keyring, secret_of(settings))
+    known = {(one.epoch_id, one.created_at) for one in here.epochs}
+    same_store = here.store_key() == backup.store_key()
+    if not (same_store and known >= {(one.epoch_id, one.created_at) for one in backup.epochs}):
+        raise StoreCorruptError(
+            f"Expected the keyring in {folder.keyring} to know the keys of the backup, found "
+            "another or an older one. Move it away to use the backup's."
+        )
+
+
+def _restored(
+    settings: Settings,
+    folder: DataDir,
+    checked: Checked,
+    found: RestoreReport,
+    *,
+    reason: str,
+    clock: Clock,
+) -> RestoreReport:
+    """Puts everything in place, behind a note that keeps everybody out until it is done."""
+    source = checked.report.path
+    # What an interrupted restore knew before it changed the ledger decides.
+    note = {"trusted": found.unchanged or found.keeps_ledger}
+    if folder.restoring.exists():
+        note["trusted"] &= bool(json.loads(folder.restoring.read_bytes())["trusted"])
+    shutil.rmtree(folder.stage, ignore_errors=True)
+    shutil.copytree(source / ACTIVITY, folder.stage / ACTIVITY)
+    make_writable(folder.stage / ACTIVITY)
+    sync(folder.stage)
+    write(folder.root / "restore.json.tmp", json.dumps(note).encode())
+    (folder.root / "restore.json.tmp").rename(folder.restoring)
+    sync_names(folder.root)
+    if not found.keeps_ledger:
+        ledgers.restore(
+            source / LEDGER,
+            url=settings.ledger_url,
+            mark_path=folder.mark,
+            clock=clock,
+            actor="operator",
+            reason=reason,
+        )
+    if not Keyring.exists(folder.keyring):
+        write(folder.stage / KEYRING_FILE, (source / KEYRING).read_bytes())
+        (folder.stage / KEYRING_FILE).rename(folder.keyring / KEYRING_FILE)
+        sync_names(folder.keyring)
+    if folder.activity.exists():
+        folder.activity.rename(folder.stage / "replaced")
+    (folder.stage / ACTIVITY).rename(folder.activity)
+    sync_names(folder.root)
+    abandoned = _settle(settings, folder, checked, found, (note["trusted"], reason, clock))
+    folder.restoring.unlink()
+    sync_names(folder.root)
+    shutil.rmtree(folder.stage, ignore_errors=True)
+    return replace(found, abandoned=abandoned)
+
+
+def _settle(
+    settings: Settings,
+    folder: DataDir,
+    checked: Checked,
+    found: RestoreReport,
+    how: tuple[bool, str, Clock],
+) -> tuple[str, ...]:
+    """Records the restore, and gives up what cannot go on without using noise twice."""
+    trusted, reason, clock = how
+    store = open_store(folder, checked.keyring, clock=clock, read_only=False)
+    ledger = Ledger(settings.ledger_url, mark_path=folder.mark, clock=clock)
+    try:
+        ledger.audit_event(
+            "operator",
+            "activity_restored",
+            {
+                "reason": reason,
+                "made_at": checked.report.made_at.isoformat(),
+                "erasures_since": list(found.erasures_since),
+            },
+        )
+        abandoned = []
+        for month in ledger.unfinished_months():
+            plan_id = month_plan_id(month)
+            stored = ledger.find_plan(plan_id)
+            assert stored is not None, "an unfinished plan is there"
+            if not (trusted and _goes_on(store, stored)):
+                ledger.abandon(plan_id, actor="operator", reason=f"restored: {reason}")
+                store.end_month(month)
+                abandoned.append(month)
+        if not trusted:
+            # Its noise goes, so that no tick is made of it again.
+            store.live.end(dt.date.max)
+        return tuple(abandoned)
+    finally:
+        ledger.close()
+        store.close()
+
+
+def _goes_on(store: ActivityStore, stored: StoredPlan) -> bool:
+    """Whether a store has the noise of a plan, and knows the days that it released."""
+    if stored.commitment is None:
+        return True
+    plan = MonthPlan.from_json(stored.body)
+    secret = store.secret(plan.month)
+    taken = plan.days_taken(stored.steps_taken)
+    day = plan.first + dt.timedelta(days=taken)
+    before = None if taken == 0 else day - dt.timedelta(days=1)
+    return (
+        secret is not None
+        and commitment_of(secret) == stored.commitment
+        and store.frozen_through(plan.month) in (before, day)
+    )
