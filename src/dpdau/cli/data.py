@@ -1,10 +1,14 @@
 """Commands that take events in, and make some."""
 
+import contextlib
 import re
-from collections.abc import Iterator
-from dataclasses import replace
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -20,10 +24,12 @@ from dpdau.domain import Op, parse_day
 from dpdau.errors import InvalidEventError, InvalidPlanError, UnsupportedMediaError
 
 if TYPE_CHECKING:
-    from dpdau.app import Verbs
+    from dpdau.app import App, Verbs
     from dpdau.ingest.batch import IngestReport
-    from dpdau.ingest.files import Chunk
-    from dpdau.ingest.rules import Fields
+    from dpdau.ingest.files import Chunk, Place
+    from dpdau.ingest.rules import Fields, Rules
+
+    _Submit = Callable[[Chunk, bool], Future[IngestReport]]
 
 DATA_SETS: Final = frozenset({"cdnow", "nycflights"})
 NAME_LENGTH_MAX: Final = 200
@@ -71,11 +77,14 @@ def ingest(
     url: UrlOption = None,
     api_key: ApiKeyOption = None,
 ) -> None:
-    """Take in the events of a file. A file that is read again is applied again."""
+    """Take in the events of a file. A run that was killed is gone on with; a file that is read
+    again is applied again."""
+    from dpdau.cli.output import rate
     from dpdau.ingest.rules import Fields
 
     fields = Fields(user_id=user, day=day, op=op, ts=ts)
     with verbs(url, api_key, reported=False) as product:
+        began = time.perf_counter()
         report = ingest_file(
             product,
             source,
@@ -84,6 +93,7 @@ def ingest(
             op_default=_parse_op(default_op),
             batch_id=batch_id,
         )
+        seconds = time.perf_counter() - began
     if as_json:
         print_json(report.to_json())
         return
@@ -91,6 +101,7 @@ def ingest(
         f"{report.received:,} received = {report.accepted:,} accepted + {report.duplicate:,} "
         f"duplicate + {report.late:,} late + {report.rejected_count:,} rejected"
     )
+    typer.echo(f"in {seconds:.1f} s, {rate(report.received, seconds)}", err=True)
     for one in report.rejected[:_SHOWN_REJECTIONS]:
         typer.echo(f"  row {one.index}: {one.code.value}: {one.message}", err=True)
     more = report.rejected_count - _SHOWN_REJECTIONS
@@ -154,26 +165,123 @@ def ingest_file(
     op_default: Op | None = None,
     batch_id: str | None = None,
 ) -> "IngestReport":
-    """Sends a file or a named data set through the verbs, chunk by chunk, with progress.
+    """Takes in a file or a named data set, chunk by chunk, with progress.
 
-    Chunk k goes under the id `batch_id:k`; without a `batch_id` only a data set has one, its name.
+    Chunk k goes under the id `batch_id:k`. Without a `batch_id` a data set has its name as one, and
+    what is sent to a service has one of this run. In a store of this machine a file goes on where
+    a run that was killed had come to, and the report is of this run alone.
 
     Raises:
         InvalidEventError: The `batch_id` is no name.
     """
+    from dpdau.app import App
     from dpdau.cli.output import byte_progress
-    from dpdau.ingest.batch import IngestReport
+    from dpdau.ingest.bulk import transfer
 
     name = _checked(source if batch_id is None and source in DATA_SETS else batch_id)
-    report = IngestReport()
-    path, chunks = _open(source, file_format, fields, op_default)
-    with byte_progress(path.name, path.stat().st_size) as progress:
-        for chunk in chunks:
-            id_of_chunk = None if name is None else f"{name}:{chunk.number}"
-            done = product.ingest(chunk.decoded, batch_id=id_of_chunk)
-            report += done
-            progress.move(chunk.bytes_done, done.received)
-    return report
+    reading = _Reading(source, file_format, fields, op_default, name)
+    with contextlib.ExitStack() as held:
+        if isinstance(product, App):
+            path, chunks, submit = reading.into(product)
+        else:
+            sender = held.enter_context(ThreadPoolExecutor(max_workers=1))
+            path, chunks, submit = reading.to_service(product, sender)
+        progress = held.enter_context(byte_progress(path.name, path.stat().st_size))
+        return transfer(
+            chunks, submit, lambda chunk, done: progress.move(chunk.bytes_done, done.received)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A source and how it is read; `name` stands in the ids of its chunks."""
+
+    source: str
+    file_format: str | None
+    fields: "Fields | None"
+    op_default: Op | None
+    name: str | None
+
+    def into(self, app: "App") -> "tuple[Path, Iterator[Chunk], _Submit]":
+        """The file, its chunks that are not in the store, and what has them written there."""
+        rules = self._rules(cutoff=app.rules().cutoff)
+        if self.source in DATA_SETS:
+            path, chunks = self._open(rules)
+            return (
+                path,
+                chunks,
+                lambda chunk, _is_last: app.intake.submit(
+                    chunk.decoded, batch_id=self._id(chunk, self.name)
+                ),
+            )
+        from dpdau.ingest.bulk import name_of_reading
+
+        path = Path(self.source)
+        how = (self.file_format, rules.fields, self.op_default, self.name)
+        progress = app.intake.progress(name_of_reading(path, *how))
+        if progress.start.chunk:
+            typer.echo(
+                f"{path.name}: an earlier run ended early; going on at row {progress.start.row:,}.",
+                err=True,
+            )
+        path, chunks = self._open(rules, progress.start)
+        return (
+            path,
+            chunks,
+            lambda chunk, is_last: app.intake.submit(
+                chunk.decoded,
+                batch_id=self._id(chunk, self.name),
+                offsets=progress.offsets(None if is_last else chunk.end),
+            ),
+        )
+
+    def to_service(
+        self, product: "Verbs", sender: ThreadPoolExecutor
+    ) -> "tuple[Path, Iterator[Chunk], _Submit]":
+        """The file, its chunks, and what sends them; a service rejects what it may not name."""
+        name = self.name or f"run-{secrets.token_hex(16)}"
+        path, chunks = self._open(self._rules())
+        return (
+            path,
+            chunks,
+            lambda chunk, _is_last: sender.submit(
+                product.ingest, chunk.decoded, batch_id=self._id(chunk, name)
+            ),
+        )
+
+    def _rules(self, **more: Any) -> "Rules":
+        """What is taken, under the settings of this machine."""
+        from dpdau.app import ingest_rules, system_clock
+
+        loaded = settings()
+        today = system_clock().astimezone(loaded.zone).date()
+        rules = ingest_rules(loaded, today, fields=self.fields, **more)
+        return replace(rules, op_default=self.op_default)
+
+    def _open(self, rules: "Rules", start: "Place | None" = None) -> "tuple[Path, Iterator[Chunk]]":
+        """The file behind the source and its chunks, from a place on."""
+        if self.source in DATA_SETS:
+            from dpdau.ingest import datasets
+
+            if self.source == "cdnow":
+                return datasets.cdnow_path(), datasets.read_cdnow(rules=rules)
+            return datasets.nycflights_path(), datasets.read_nycflights(rules=rules)
+        from dpdau.ingest import files
+
+        try:
+            chosen = None if self.file_format is None else files.FileFormat(self.file_format)
+        except ValueError:
+            known = ", ".join(files.FileFormat)
+            raise UnsupportedMediaError(
+                f"Expected a format of {known}, found {self.file_format!r}."
+            ) from None
+        path = Path(self.source)
+        begin = files.START if start is None else start
+        return path, files.read(path, rules=rules, file_format=chosen, start=begin)
+
+    def _id(self, chunk: "Chunk", name: str | None) -> str | None:
+        """The id of a chunk, where the reading has a name."""
+        return None if name is None else f"{name}:{chunk.number}"
 
 
 def _parse_op(text: str | None) -> Op | None:
@@ -191,29 +299,3 @@ def _checked(name: str | None) -> str | None:
         f"Expected a --batch-id of 1..{NAME_LENGTH_MAX} letters, digits and signs of ASCII, without"
         " spaces."
     )
-
-
-def _open(
-    source: str, file_format: str | None, fields: "Fields | None", op_default: Op | None
-) -> "tuple[Path, Iterator[Chunk]]":
-    """The file behind a source and its chunks, read under the settings of this machine."""
-    from dpdau.app import ingest_rules, system_clock
-    from dpdau.ingest import datasets, files
-
-    loaded = settings()
-    today = system_clock().astimezone(loaded.zone).date()
-    rules = replace(ingest_rules(loaded, today, fields=fields), op_default=op_default)
-    match source:
-        case "cdnow":
-            return datasets.cdnow_path(), datasets.read_cdnow(rules=rules)
-        case "nycflights":
-            return datasets.nycflights_path(), datasets.read_nycflights(rules=rules)
-    try:
-        chosen = None if file_format is None else files.FileFormat(file_format)
-    except ValueError:
-        known = ", ".join(files.FileFormat)
-        raise UnsupportedMediaError(
-            f"Expected a format of {known}, found {file_format!r}."
-        ) from None
-    path = Path(source)
-    return path, files.read(path, rules=rules, file_format=chosen)

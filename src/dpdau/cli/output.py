@@ -15,6 +15,7 @@ from rich.progress import (
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.table import Table
 
@@ -204,7 +205,7 @@ def byte_progress(label: str, total: int) -> Iterator["ByteProgress"]:
 
 
 class ByteProgress:
-    """Moves the bar to a byte position and states the event rate."""
+    """Moves the bar to a byte position and states the events and their rate."""
 
     def __init__(self, progress: Progress, task: int) -> None:
         self._progress = progress
@@ -216,8 +217,55 @@ class ByteProgress:
         self._events += events
         elapsed = self._progress.tasks[0].elapsed or 1e-9
         self._progress.update(
-            self._task, completed=position, rate=f"{self._events / elapsed:,.0f} events/s"
+            self._task,
+            completed=position,
+            rate=f"{self._events:,} events, {rate(self._events, elapsed)}",
         )
+
+
+def rate(events: int, seconds: float) -> str:
+    """How fast events went."""
+    return f"{events / seconds:,.0f} events/s"
+
+
+@contextmanager
+def share_progress(label: str) -> Iterator[Callable[[float, int], None]]:
+    """A bar over the share of a file that is read, with rows, rate and time left."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rows]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=ERR, disable=not ERR.is_terminal, transient=True) as progress:
+        task = progress.add_task(label, total=1.0, rows="")
+
+        def moved(share: float, rows: int) -> None:
+            elapsed = progress.tasks[0].elapsed or 1e-9
+            told = f"{rows:,} rows, {rows / elapsed:,.0f} rows/s"
+            progress.update(task, completed=share, rows=told)
+
+        yield moved
+
+
+@contextmanager
+def copy_progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with rate and time left for bytes out of a total, nothing in a pipe."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=ERR, disable=not ERR.is_terminal, transient=True) as progress:
+        task = progress.add_task(label, total=None)
+
+        def moved(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield moved
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dpdau.activity.store import ActivityStore, Applied
 from dpdau.domain import BATCH_ROWS_MAX, Event, EventBatch, Labels, Op, day_number
-from dpdau.errors import TooLargeError
+from dpdau.errors import StoreUnavailableError, TooLargeError
 from dpdau.ingest.columns import DecodedTable, decode_table
 from dpdau.ingest.event import Decoded, RawEvent
 from dpdau.ingest.rules import Rejection, Rules
@@ -149,13 +149,24 @@ def build(
 
     Raises:
         TooLargeError: The events touch more than `BATCH_ROWS_MAX` (user, day) pairs.
+        StoreUnavailableError: A day is before the first one that the keys may name: a key was
+            destroyed after the events were read. Read again, they are rejected one by one.
     """
     if isinstance(decoded, DecodedTable):
         columns = _from_table(decoded, pseudonymizer, tuple(dimensions))
     else:
         columns = _from_events(decoded, pseudonymizer, tuple(dimensions))
-    hashed = None if batch_id is None else pseudonymizer.batch_id(batch_id)
-    return EventBatch(**columns, batch_id=hashed, offsets=dict(offsets or {}))
+    day = columns["day"]
+    if len(day) and int(day.min()) < day_number(pseudonymizer.first_day):
+        # Its user may have rows under the key that is gone, and would be counted twice.
+        raise StoreUnavailableError(
+            "Expected events that are not older than the pseudonym keys, found that a key was "
+            "destroyed while they were read; send them again."
+        )
+    hashed, *older = (None,) if batch_id is None else pseudonymizer.batch_ids(batch_id)
+    return EventBatch(
+        **columns, batch_id=hashed, older_batch_ids=tuple(older), offsets=dict(offsets or {})
+    )
 
 
 def from_arrow(

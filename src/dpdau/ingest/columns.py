@@ -18,7 +18,7 @@ events and is read row by row as such.
 import contextlib
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import msgspec
@@ -40,7 +40,7 @@ from dpdau.ingest.rules import (
     Rules,
 )
 
-__all__ = ["DecodedTable", "RawLabels", "decode_table"]
+__all__ = ["Columns", "DecodedTable", "RawLabels", "decode_columns", "decode_table"]
 
 ROWS_MAX: Final = 1_000_000
 _SECONDS_PER_DAY: Final = 86_400
@@ -64,6 +64,21 @@ _FAULTS: Final[tuple[Fault | None, ...]] = (
     faults.BAD_LABEL,
 )
 _PLACE: Final = {fault: np.int8(place) for place, fault in enumerate(_FAULTS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The fields of n events as Arrow arrays, None where a source has no such field."""
+
+    user_id: Any
+    op: Any = None
+    day: Any = None
+    ts: Any = None
+    event_id: Any = None
+    labels: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Columns(n={len(self.user_id)}, values=<private>)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +169,26 @@ def decode_table(
     if "metadata" in table.schema.names:
         return _from_rows(table, rules, place)
     names = rules.fields
+    columns = Columns(
+        user_id=_needed(table, names.user_id),
+        op=_column(table, names.op),
+        day=_column(table, names.day),
+        ts=_column(table, names.ts),
+        event_id=_column(table, names.event_id),
+        labels={name: _column(table, name) for name in rules.dimensions},
+    )
+    return decode_columns(columns, rules=rules, row_index=place)
+
+
+def decode_columns(columns: Columns, *, rules: Rules, row_index: NDArray[np.int64]) -> DecodedTable:
+    """`decode_table` for columns that were found; its Guarantee and Raises are the same."""
+    place, n = row_index, len(columns.user_id)
     fault = np.zeros(n, dtype=np.int8)
-    user, user_ids = _users(_needed(table, names.user_id), fault)
-    add = _ops(_column(table, names.op), rules, fault)
-    day = _days(_column(table, names.day), _column(table, names.ts), rules, fault)
-    event_ids = _event_ids(_column(table, names.event_id), fault)
-    found = ((name, _column(table, name)) for name in rules.dimensions)
+    user, user_ids = _users(columns.user_id, fault)
+    add = _ops(columns.op, rules, fault)
+    day = _days(columns.day, columns.ts, rules, fault)
+    event_ids = _event_ids(columns.event_id, fault)
+    found = ((name, columns.labels.get(name)) for name in rules.dimensions)
     labels = {name: _labels(column, fault) for name, column in found if column is not None}
     kept = np.flatnonzero(fault == 0)
     refused = np.flatnonzero(fault)

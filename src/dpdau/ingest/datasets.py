@@ -23,6 +23,7 @@ from dpdau.ingest import rules as faults
 from dpdau.ingest.columns import decode_table
 from dpdau.ingest.files import Chunk, guarded
 from dpdau.ingest.rules import Fields, Rejection, Rules
+from dpdau.ingest.sources import Place
 
 __all__ = ["cdnow_path", "nycflights_path", "read_cdnow", "read_nycflights"]
 
@@ -98,7 +99,7 @@ def _content(path: Path) -> bytes:
 
 def _plain(rules: Rules) -> Rules:
     """The rules for columns that these readers name themselves."""
-    return Rules(rules.today, rules.zone, (), rules.retention_days, Fields())
+    return replace(rules, dimensions=(), fields=Fields(), op_default=None)
 
 
 def _cdnow_chunks(content: bytes, rules: Rules) -> Iterator[Chunk]:
@@ -118,7 +119,7 @@ def _cdnow_chunks(content: bytes, rules: Rules) -> Iterator[Chunk]:
     rejected = [*decoded.rejected, *(Rejection.of(one, faults.BAD_ROW) for one in short)]
     rejected.sort(key=lambda one: one.index)
     decoded = replace(decoded, rejected=rejected, received=len(lines))
-    yield Chunk(0, decoded, len(content), len(content))
+    yield Chunk(0, decoded, Place(1, len(lines)), len(content), len(content))
 
 
 def _nycflights_chunks(path: Path, rules: Rules) -> Iterator[Chunk]:
@@ -156,5 +157,6 @@ def _nycflights_chunks(path: Path, rules: Rules) -> Iterator[Chunk]:
             places = np.arange(row, row + batch.num_rows, dtype=np.int64)
             row += batch.num_rows
             decoded = decode_table(table, rules=rules, row_index=places)
-            yield Chunk(number, decoded, min(size, size * member.tell() // length), size)
+            done = min(size, size * member.tell() // length)
+            yield Chunk(number, decoded, Place(number + 1, row), done, size)
             number += 1

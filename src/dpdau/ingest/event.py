@@ -48,7 +48,9 @@ __all__ = [
     "check_user_id",
     "decode",
     "decode_objects",
+    "items_of",
     "moment_of",
+    "taken",
 ]
 
 EVENTS_MAX: Final = 200_000
@@ -132,15 +134,24 @@ def decode(body: bytes, form: Form, *, rules: Rules) -> Decoded:
         InvalidEventError: The body as a whole is not of the form, so it has no items.
         TooLargeError: There are more than `EVENTS_MAX` items, or lines with the blank ones.
     """
+    return taken(items_of(body, form, rules=rules), rules)
+
+
+def items_of(body: bytes, form: Form, *, rules: Rules) -> list[Any]:
+    """The items of a body in their order: a wire struct each, or the fault of its shape.
+
+    A wire struct has the fields of `RawEvent` as they were sent, `ts` beside `day`, and `metadata`
+    with `days` and the dimensions as d0, d1, … in the order of `rules.dimensions`.
+
+    Raises: as `decode`.
+    """
     reader = _reader(rules.dimensions, rules.fields, rules.op_default)
     body = body.removeprefix(_BYTE_ORDER_MARK)
     if form is Form.ENVELOPE:
-        items = _envelope_items(body, reader)
-    elif form is Form.ARRAY:
-        items = _array_items(body, reader)
-    else:
-        items = _line_items(body, reader)
-    return _taken(items, rules)
+        return _envelope_items(body, reader)
+    if form is Form.ARRAY:
+        return _array_items(body, reader)
+    return _line_items(body, reader)
 
 
 def decode_objects(objects: Iterable[object], *, rules: Rules) -> Decoded:
@@ -149,7 +160,7 @@ def decode_objects(objects: Iterable[object], *, rules: Rules) -> Decoded:
     Guarantee: as `decode`, for the same items in JSON.
     """
     reader = _reader(rules.dimensions, rules.fields, rules.op_default)
-    return _taken([_from_object(one, reader) for one in objects], rules)
+    return taken([_from_object(one, reader) for one in objects], rules)
 
 
 def moment_of(text: str) -> dt.datetime:
@@ -212,6 +223,7 @@ class _Reader:
             bases=(_Private,),
         )
         self.one: Callable[[bytes], Any] = msgspec.json.Decoder(self.wire).decode
+        self.lines: Callable[[bytes], Any] = msgspec.json.Decoder(self.wire).decode_lines
         self.array: Callable[[bytes], Any] = msgspec.json.Decoder(list[self.wire]).decode  # type: ignore[name-defined]
         self.envelope: Callable[[bytes], Any] = msgspec.json.Decoder(envelope).decode
         self.labels = tuple(names.items())
@@ -264,6 +276,11 @@ def _array_items(body: bytes, reader: _Reader) -> list[Any]:
 def _line_items(body: bytes, reader: _Reader) -> list[Any]:
     if body.count(b"\n", 0, -1) >= EVENTS_MAX:
         raise TooLargeError(f"Expected at most {EVENTS_MAX} lines, found more.")
+    items: list[Any] | None = _attempt(reader.lines, body)
+    # Between two items, and nowhere else, is the end of a line: each item is one line.
+    ends = body.count(b"}\n{")
+    if items and len(items) == ends + 1 and body.count(b"\n", 0, -1) == ends:
+        return items
     lines = [line for line in body.split(b"\n") if line and not line.isspace()]
     one = reader.one
     try:
@@ -329,7 +346,7 @@ def _shape_fault(item: object, reader: _Reader) -> Fault:
     return faults.NOT_AN_OBJECT
 
 
-def _taken(items: list[Any], rules: Rules) -> Decoded:
+def taken(items: list[Any], rules: Rules) -> Decoded:
     """Checks the values of wire structs and keeps the faults of the others."""
     if len(items) > EVENTS_MAX:
         raise TooLargeError(f"Expected at most {EVENTS_MAX} events, found {len(items)}.")

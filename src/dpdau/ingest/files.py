@@ -1,8 +1,8 @@
 """Files of events: NDJSON, CSV and Parquet, plain or in gzip or zstd, in chunks of bounded memory.
 
 Chunks of the same file are cut at the same places every time, so a reader that names its batches
-after the `number` of the chunk stores each of them once, however often it is killed and begun
-again.
+after the `number` of the chunk, or that goes on at the `end` of the last one that it stored, stores
+each of them once, however often it is killed and begun again.
 
 A line is an event: in CSV too a quoted value ends on its line, so a quote that somebody forgot
 costs its own line and not those behind it.
@@ -12,38 +12,37 @@ import csv
 import itertools
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
-from numpy.typing import NDArray
 
-from dpdau.errors import NotFoundError, TooLargeError, UnsupportedMediaError
+from dpdau.errors import TooLargeError, UnsupportedMediaError
 from dpdau.ingest import rules as faults
-from dpdau.ingest.columns import DecodedTable, decode_table
+from dpdau.ingest.columns import ROWS_MAX, DecodedTable, decode_table
 from dpdau.ingest.event import EVENTS_MAX, Decoded, Form, decode
+from dpdau.ingest.plain import decode_plain
 from dpdau.ingest.rules import Rejection, Rules
+from dpdau.ingest.sources import START, Piece, Place, Source, Text, cut, line_ends, row_ends
 
-__all__ = ["Chunk", "FileFormat", "read"]
+__all__ = ["START", "Chunk", "FileFormat", "Place", "read"]
 
-CHUNK_BYTES: Final = 8 << 20
-CHUNK_ROWS: Final = 500_000
-HEADER_BYTES_MAX: Final = 1 << 20
+CHUNK_BYTES: Final = 16 << 20
+CHUNK_ROWS: Final = ROWS_MAX
 PARQUET_UNPACKED_BYTES_MAX: Final = 256 << 20
 _PARQUET_BUFFER_BYTES: Final = 1 << 20
 
 _PARQUET_MAGIC: Final = b"PAR1"
-_COMPRESSIONS: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _LINE_END: Final = re.compile(rb"\r\n|\r|\n")
 _BAD_LINE: Final = b"!"
 _COMPRESSED_SUFFIXES: Final = {".gz", ".gzip", ".zst", ".zstd"}
+
+_Read = TypeVar("_Read", Decoded, DecodedTable)
 
 
 class FileFormat(StrEnum):
@@ -69,11 +68,13 @@ _SUFFIXES: Final = {
 class Chunk:
     """A stretch of a file, read and checked; rejections have the row's place in the whole file.
 
-    `bytes_done` of `bytes_total` bytes of the file, as it lies on the disk, are behind its end.
+    `end` is where the next one begins. `bytes_done` of `bytes_total` bytes of the file, as it lies
+    on the disk, are behind its end.
     """
 
     number: int
     decoded: Decoded | DecodedTable
+    end: Place
     bytes_done: int
     bytes_total: int
 
@@ -85,6 +86,7 @@ def read(
     file_format: FileFormat | None = None,
     delimiter: str | None = None,
     chunk_bytes: int = CHUNK_BYTES,
+    start: Place = START,
 ) -> Iterator[Chunk]:
     """Opens a file of events and reads it chunk by chunk.
 
@@ -94,6 +96,7 @@ def read(
         file_format: Its format; by default its suffix says, or its first bytes.
         delimiter: Between the columns of a CSV file: a comma, or a tab in a `.tsv` file.
         chunk_bytes: About how much text becomes one chunk.
+        start: The `end` of the last chunk that is not wanted, of a reading with the same arguments.
 
     Edge cases:
         | the file | what happens |
@@ -111,15 +114,15 @@ def read(
         TooLargeError: One line is longer than a chunk, or Parquet inside gzip or zstd is larger
             than `PARQUET_UNPACKED_BYTES_MAX`.
     """
-    source = _open(path)
+    source = Source.of(path)
     kind = file_format or _guess(path, source)
     if kind is FileFormat.NDJSON:
-        chunks = _read_ndjson(source, rules, chunk_bytes)
+        chunks = _read_ndjson(Text(source, chunk_bytes, CHUNK_ROWS, start), rules)
     elif kind is FileFormat.CSV:
         separator = delimiter or ("\t" if ".tsv" in path.suffixes else ",")
-        chunks = _read_csv(source, rules, separator, chunk_bytes)
+        chunks = _read_csv(Text(source, chunk_bytes, CHUNK_ROWS, start), rules, separator)
     else:
-        chunks = _read_parquet(source, rules)
+        chunks = _read_parquet(source, rules, start)
     return guarded(chunks, path)
 
 
@@ -145,46 +148,7 @@ def guarded(chunks: Iterator[Chunk], path: Path) -> Iterator[Chunk]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """A file and how it is compressed."""
-
-    path: Path
-    bytes_total: int
-    compression: str | None
-
-    def stream(self) -> tuple[Any, Callable[[], int]]:
-        """The bytes inside the compression, and how far the file itself has been read."""
-        file = pa.OSFile(str(self.path), "rb")
-        if self.compression is None:
-            return file, file.tell
-        return pa.CompressedInputStream(file, self.compression), file.tell
-
-    def head(self) -> bytes:
-        """The first bytes inside the compression."""
-        stream, _ = self.stream()
-        with stream:
-            content: bytes = stream.read(HEADER_BYTES_MAX)
-        return content
-
-
-def _open(path: Path) -> _Source:
-    """Looks at the first bytes of a file."""
-    if path.is_dir():
-        raise NotFoundError(f"Expected a file, found the folder {path}.")
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-        size = path.stat().st_size
-    except OSError as error:
-        raise NotFoundError(
-            f"Expected a file that can be read at {path}, found: {error.strerror}."
-        ) from None
-    found = (name for start, name in _COMPRESSIONS.items() if magic.startswith(start))
-    return _Source(path, size, next(found, None))
-
-
-def _guess(path: Path, source: _Source) -> FileFormat:
+def _guess(path: Path, source: Source) -> FileFormat:
     """The format by suffix, or else by the first bytes."""
     suffixes = [one.lower() for one in path.suffixes]
     if suffixes and suffixes[-1] in _COMPRESSED_SUFFIXES:
@@ -205,44 +169,37 @@ def _guess(path: Path, source: _Source) -> FileFormat:
     )
 
 
-def _read_ndjson(source: _Source, rules: Rules, chunk_bytes: int) -> Iterator[Chunk]:
-    stream, tell = source.stream()
-    row = 0
-    with stream:
-        for number, piece in enumerate(_lines(stream, chunk_bytes)):
-            if number == 0:
-                _refuse_array(piece)
-            decoded = _moved(decode(piece, Form.NDJSON, rules=rules), row)
-            row += decoded.received
-            yield Chunk(number, decoded, min(tell(), source.bytes_total), source.bytes_total)
+def _read_ndjson(text: Text, rules: Rules) -> Iterator[Chunk]:
+    row = text.start.row
+    for piece in text.pieces(0, line_ends):
+        if piece.number == 0:
+            _refuse_array(piece.lines)
+        decoded = _decode_lines(piece.lines, rules, row)
+        row += decoded.received
+        yield _chunk(text, piece, decoded, row)
 
 
-def _lines(stream: Any, chunk_bytes: int) -> Iterator[bytes]:
-    """Whole lines, about chunk_bytes and at most `EVENTS_MAX` of them at a time."""
-    rest = b""
-    while content := stream.read(chunk_bytes):
-        whole, newline, tail = content.rpartition(b"\n")
-        if not newline:
-            rest += content
-            if len(rest) > chunk_bytes:
-                raise TooLargeError(
-                    f"Expected lines below {chunk_bytes} bytes, found a longer one."
-                )
-            continue
-        yield from _pieces(rest + whole + newline)
-        rest = tail
-    if rest:
-        yield rest
+def _chunk(text: Text, piece: Piece, decoded: Decoded | DecodedTable, row: int) -> Chunk:
+    """What was read of a piece, and the row at which the next one begins."""
+    end = Place(piece.number + 1, row, piece.byte)
+    return Chunk(piece.number, decoded, end, piece.bytes_done, text.source.bytes_total)
 
 
-def _pieces(lines: bytes) -> Iterator[bytes]:
-    """The same lines, at most `EVENTS_MAX` at a time."""
-    ends = [len(lines)]
-    if lines.count(b"\n") > EVENTS_MAX:
-        newlines = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n"))
-        ends = sorted({*(newlines[EVENTS_MAX - 1 :: EVENTS_MAX] + 1).tolist(), *ends})
-    for start, end in itertools.pairwise([0, *ends]):
-        yield lines[start:end]
+def _decode_lines(lines: bytes, rules: Rules, row: int) -> Decoded | DecodedTable:
+    """The events of some lines, however many they are, of which the first is at a row."""
+    table = decode_plain(lines, Form.NDJSON, rules=rules)
+    if table is not None:
+        return _moved(table, row)
+    parts: list[Decoded] = []
+    received = 0
+    for part in cut(lines, line_ends, EVENTS_MAX):
+        parts.append(_moved(decode(part, Form.NDJSON, rules=rules), row + received))
+        received += parts[-1].received
+    return Decoded(
+        list(itertools.chain.from_iterable(one.events for one in parts)),
+        list(itertools.chain.from_iterable(one.rejected for one in parts)),
+        received,
+    )
 
 
 def _refuse_array(piece: bytes) -> None:
@@ -250,8 +207,8 @@ def _refuse_array(piece: bytes) -> None:
         raise UnsupportedMediaError("Expected one event on each line, found a JSON array.")
 
 
-def _read_csv(source: _Source, rules: Rules, delimiter: str, chunk_bytes: int) -> Iterator[Chunk]:
-    head = source.head()
+def _read_csv(text: Text, rules: Rules, delimiter: str) -> Iterator[Chunk]:
+    head = text.source.head()
     names = _header(head, delimiter)
     if "metadata" in names:
         raise UnsupportedMediaError(
@@ -260,25 +217,20 @@ def _read_csv(source: _Source, rules: Rules, delimiter: str, chunk_bytes: int) -
         )
     columns = _columns(names, rules)
     broken = _broken_line(delimiter)
-    stream, tell = source.stream()
-    row, number = 0, 0
-    with stream:
-        for piece in _without_header(_lines(stream, chunk_bytes)):
-            lines = broken.sub(_BAD_LINE, piece) if b'"' in piece else piece
-            table, bad = _csv_table(lines, names, columns, delimiter)
-            places = np.arange(row, row + table.num_rows + len(bad), dtype=np.int64)
-            row += places.size
-            lost = places[bad].tolist()
-            for decoded in _tables(table, rules, np.delete(places, bad), lost):
-                yield Chunk(number, decoded, min(tell(), source.bytes_total), source.bytes_total)
-                number += 1
-
-
-def _without_header(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The lines behind the first one, which ends as `_header` has it."""
-    _, *rest = _LINE_END.split(next(pieces, b""), maxsplit=1)
-    yield from rest
-    yield from pieces
+    line_end = _LINE_END.search(head)
+    first_byte = len(head) if line_end is None else line_end.end()
+    row = text.start.row
+    for piece in text.pieces(first_byte, row_ends):
+        lines = broken.sub(_BAD_LINE, piece.lines) if b'"' in piece.lines else piece.lines
+        table, bad = _csv_table(lines, names, columns, delimiter)
+        places = np.arange(row, row + table.num_rows + len(bad), dtype=np.int64)
+        row += places.size
+        decoded = decode_table(table, rules=rules, row_index=np.delete(places, bad))
+        if bad:
+            lost = (Rejection.of(one, faults.BAD_ROW) for one in places[bad].tolist())
+            rejected = sorted([*decoded.rejected, *lost], key=lambda one: one.index)
+            decoded = replace(decoded, rejected=rejected, received=places.size)
+        yield _chunk(text, piece, decoded, row)
 
 
 def _broken_line(delimiter: str) -> re.Pattern[bytes]:
@@ -296,6 +248,8 @@ def _csv_table(
     lines: bytes, names: list[str], columns: list[str], delimiter: str
 ) -> tuple[Any, list[int]]:
     """The good rows of some lines, and the places of the others among all of them."""
+    from pyarrow import csv as arrow_csv
+
     bad: list[int] = []
 
     def skip(row: Any) -> str:
@@ -304,13 +258,13 @@ def _csv_table(
 
     # The blank line keeps the library from dropping a byte order mark that belongs to an id.
     content = b"\n" + lines
-    table = pa.csv.read_csv(
+    table = arrow_csv.read_csv(
         pa.BufferReader(content),
-        read_options=pa.csv.ReadOptions(
+        read_options=arrow_csv.ReadOptions(
             use_threads=False, block_size=len(content) + 1, column_names=names
         ),
-        parse_options=pa.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=skip),
-        convert_options=pa.csv.ConvertOptions(
+        parse_options=arrow_csv.ParseOptions(delimiter=delimiter, invalid_row_handler=skip),
+        convert_options=arrow_csv.ConvertOptions(
             include_columns=columns,
             column_types=dict.fromkeys(columns, pa.binary()),
             null_values=[""],
@@ -319,21 +273,6 @@ def _csv_table(
         ),
     )
     return table, bad
-
-
-def _tables(
-    batch: Any, rules: Rules, places: NDArray[np.int64], lost: list[int]
-) -> Iterator[Decoded | DecodedTable]:
-    """Rows in pieces that are not too long; lost rows go with the first."""
-    for start in range(0, max(batch.num_rows, 1), CHUNK_ROWS):
-        part = batch.slice(start, CHUNK_ROWS)
-        decoded = decode_table(part, rules=rules, row_index=places[start : start + CHUNK_ROWS])
-        if lost:
-            rejected = [*decoded.rejected, *(Rejection.of(one, faults.BAD_ROW) for one in lost)]
-            rejected.sort(key=lambda one: one.index)
-            received = decoded.received + len(lost)
-            decoded, lost = replace(decoded, rejected=rejected, received=received), []
-        yield decoded
 
 
 def _header(head: bytes, delimiter: str) -> list[str]:
@@ -365,26 +304,61 @@ def _columns(names: list[str], rules: Rules) -> list[str]:
     return found
 
 
-def _read_parquet(source: _Source, rules: Rules) -> Iterator[Chunk]:
+def _read_parquet(source: Source, rules: Rules, start: Place) -> Iterator[Chunk]:
+    from pyarrow.parquet import ParquetFile
+
     with (
         _seekable(source) as seekable,
-        pa.parquet.ParquetFile(
-            seekable, pre_buffer=False, buffer_size=_PARQUET_BUFFER_BYTES
-        ) as file,
+        ParquetFile(seekable, pre_buffer=False, buffer_size=_PARQUET_BUFFER_BYTES) as file,
     ):
         columns = _columns(file.schema_arrow.names, rules)
         rows = max(file.metadata.num_rows, 1)
-        row, number = 0, 0
-        for batch in file.iter_batches(batch_size=CHUNK_ROWS, columns=columns):
-            places = np.arange(row, row + batch.num_rows, dtype=np.int64)
-            row += batch.num_rows
-            for decoded in _tables(batch, rules, places, []):
-                done = source.bytes_total * row // rows
-                yield Chunk(number, decoded, done, source.bytes_total)
-                number += 1
+        batches = _parquet_batches(file, columns, start.row)
+        for number, (row, batch) in enumerate(batches, start=start.chunk):
+            end = Place(number + 1, row + batch.num_rows)
+            places = np.arange(row, end.row, dtype=np.int64)
+            decoded = decode_table(batch, rules=rules, row_index=places)
+            done = source.bytes_total * end.row // rows
+            yield Chunk(number, decoded, end, done, source.bytes_total)
 
 
-def _seekable(source: _Source) -> Any:
+def _parquet_batches(file: Any, columns: list[str], first_row: int) -> Iterator[tuple[int, Any]]:
+    """The rows from one on, at most `CHUNK_ROWS` at a time, each time with the first of them.
+
+    Small row groups are read together; those before the first row are not read.
+    """
+    row = 0
+    for groups, size in _row_groups(file.metadata):
+        if row + size <= first_row:
+            row += size
+        elif size <= CHUNK_ROWS:
+            yield row, file.read_row_groups(groups, columns=columns, use_threads=False)
+            row += size
+        else:
+            for batch in file.iter_batches(
+                CHUNK_ROWS, row_groups=groups, columns=columns, use_threads=False
+            ):
+                if row >= first_row:
+                    yield row, batch
+                row += batch.num_rows
+
+
+def _row_groups(metadata: Any) -> Iterator[tuple[list[int], int]]:
+    """Neighboring row groups of at most `CHUNK_ROWS` together, or a larger one, and their rows."""
+    groups: list[int] = []
+    rows = 0
+    for group in range(metadata.num_row_groups):
+        size = metadata.row_group(group).num_rows
+        if groups and rows + size > CHUNK_ROWS:
+            yield groups, rows
+            groups, rows = [], 0
+        groups.append(group)
+        rows += size
+    if groups:
+        yield groups, rows
+
+
+def _seekable(source: Source) -> Any:
     """A file for a format that is read from its end; unpacked into memory if need be."""
     stream, _ = source.stream()
     if source.compression is None:
@@ -402,7 +376,7 @@ def _seekable(source: _Source) -> Any:
     return pa.BufferReader(unpacked)
 
 
-def _moved(decoded: Decoded, row: int) -> Decoded:
+def _moved(decoded: _Read, row: int) -> _Read:
     """The same with rejections that start at a row."""
     if row == 0 or not decoded.rejected:
         return decoded

@@ -129,7 +129,7 @@ def test_a_batch_id_and_offsets_go_along() -> None:
     """The sender's id and the source's offsets are stored with the rows."""
     batch = build(read({}), USERS, batch_id="b", offsets={"topic-0": 7})
 
-    assert (USERS.batch_id("b"), {"topic-0": 7}) == (batch.batch_id, batch.offsets)
+    assert (USERS.batch_ids("b")[0], {"topic-0": 7}) == (batch.batch_id, batch.offsets)
 
 
 @given(ROWS)

@@ -437,3 +437,19 @@ def test_no_error_shows_an_id() -> None:
         while error is not None:
             assert CANARY not in f"{error!r} {vars(error)} {error.args}"
             error = error.__cause__ or error.__context__
+
+
+@pytest.mark.parametrize(
+    "separators",
+    [(" ", "\n"), ("", "\n"), ("\n", "\n"), ("\n", ""), ("\r\n", "\n"), ("\n\n", "\n")],
+)
+def test_an_item_is_one_line_and_a_line_one_item(separators: tuple[str, str]) -> None:
+    """Two items on a line are no event, and one item over two lines is none either."""
+    between, inside = separators
+    text = json.dumps({"user_id": "u", "op": "+", "day": "2026-03-10"})
+    body = f"{text}{between}{text}\n{text[:-1]}{inside}}}"
+
+    decoded = decode(body.encode(), Form.NDJSON, rules=RULES)
+    alone = [decode(line.encode(), Form.NDJSON, rules=RULES) for line in body.split("\n")]
+    assert sum(one.received for one in alone) == decoded.received
+    assert sum(len(one.events) for one in alone) == len(decoded.events)

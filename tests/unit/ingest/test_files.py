@@ -158,6 +158,42 @@ def test_chunks_are_cut_at_the_same_places_every_time(tmp_path: Path) -> None:
     assert len(first) > 2
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("packed", PACKERS)
+@pytest.mark.parametrize("lines_max", [70, 10_000])
+def test_reading_goes_on_at_the_end_of_any_chunk(
+    form: str, packed: str, lines_max: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the chunks, rows and ends that a reading from the start has from there on."""
+    monkeypatch.setattr(files, "CHUNK_ROWS", lines_max)
+    rows = [*ROWS, *({**row, "user_id": "é" * 129} for row in ROWS[:60]), *ROWS]
+    path = put(tmp_path, f"e.{form}{packed}", PACKERS[packed](FORMS[form](rows)))
+    whole = list(read(path, rules=RULES, chunk_bytes=7000))
+    rests = [list(read(path, rules=RULES, chunk_bytes=7000, start=one.end)) for one in whole]
+
+    def told(chunks: list[Chunk]) -> list[tuple[object, ...]]:
+        return [
+            (one.number, one.end, list(one.decoded.events), list(one.decoded.rejected))
+            for one in chunks
+        ]
+
+    expected_rests = [told(whole)[done + 1 :] for done in range(len(whole))]
+    assert expected_rests == [told(rest) for rest in rests]
+    assert len(rows) == whole[-1].end.row
+
+
+def test_rows_that_end_in_a_carriage_return_are_cut_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk of CSV never has more rows than a chunk may have, however they end."""
+    monkeypatch.setattr(files, "CHUNK_ROWS", 50)
+    path = put(tmp_path, "e.csv", csv(ROWS).replace(b"\n", b"\r"))
+    chunks = list(read(path, rules=RULES))
+
+    assert expected() == events(chunks)
+    assert {50} == {chunk.decoded.received for chunk in chunks}
+
+
 @pytest.mark.parametrize("chunk_bytes", [90, 200, 1 << 20])
 def test_bad_rows_are_rejected_at_their_place_in_the_file(chunk_bytes: int, tmp_path: Path) -> None:
     """Blank lines do not count, in any size of chunk."""
@@ -335,7 +371,7 @@ def test_garbage_of_tiny_lines_does_not_pass_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More lines than one batch may have are given in several chunks."""
-    monkeypatch.setattr(files, "EVENTS_MAX", 100)
+    monkeypatch.setattr(files, "CHUNK_ROWS", 100)
     path = put(tmp_path, "events.ndjson", b"{}\n" * 1_000)
     chunks = list(read(path, rules=RULES))
 
@@ -424,7 +460,7 @@ def test_blank_lines_before_a_long_one_are_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many lines in the first half of a piece and one in the second end, and lose nothing."""
-    monkeypatch.setattr(files, "EVENTS_MAX", 100)
+    monkeypatch.setattr(files, "CHUNK_ROWS", 100)
     long = {**ROWS[0], "platform": None, "user_id": "x" * 256}
     path = put(tmp_path, "e.ndjson", b"\n" * 1_100 + ndjson([long]).replace(b"null", b'"y"') * 50)
     chunks = list(read(path, rules=RULES))
