@@ -4,6 +4,7 @@ import datetime as dt
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dpdau.activity.store import ActivityStore
 from dpdau.domain import (
@@ -80,10 +81,26 @@ def month_counts(
     """
     table = store.contributions(month, day, window_days=window_days, segments=segments)
     assert table.shape == (1 + len(segments), len(window_days))
-    if segments:
+    return bounded_row(table, days=days)
+
+
+def bounded_row(table: NDArray[np.int64], *, days: int) -> list[list[BoundedCount]]:
+    """The counts of one of the `days` days of a month, as a month plan takes them.
+
+    Args:
+        table: (1 + segments, windows): everyone, then each segment.
+        days: Days of the month.
+
+    Returns:
+        As `month_counts`.
+
+    Guarantee: changes nothing but to add, with segments, the row of the users of none; so what
+    holds for one user's part in `table` over the month is what the bounds stand for.
+    """
+    if len(table) > 1:
         table = np.vstack([table, table[0] - table[1:].sum(axis=0)])
     assert (table >= 0).all()
-    bounds = ContributionBounds(max_per_count=1, max_active_steps=days * len(window_days))
+    bounds = ContributionBounds(max_per_count=1, max_active_steps=days * table.shape[1])
     return [
         [BoundedCount(value=int(value), bounds=bounds, unit=Unit.USER) for value in row]
         for row in table

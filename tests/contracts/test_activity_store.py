@@ -267,6 +267,15 @@ def test_offsets_follow_their_activity(make: Make) -> None:
     assert [2, 9, None] == [store.offset(f"topic-{one}") for one in range(3)]
 
 
+def test_a_negative_offset_forgets_its_source(make: Make) -> None:
+    """With the activity that it comes with, and for its own source alone."""
+    store = make()
+    store.apply(batch([], offsets={"file.row": 5, "topic-0": 3}))
+    store.apply(batch([Event(7, Op.ADD, DAY)], offsets={"file.row": -1, "never": -1}))
+
+    assert [None, None, 3] == [store.offset(one) for one in ("file.row", "never", "topic-0")]
+
+
 def test_late_events_are_applied_and_counted(make: Make) -> None:
     """An event for a closed day corrects the store and counts as late, unless it is a duplicate."""
     store = make()

@@ -1,41 +1,82 @@
 """Events as the verbs see them: read under this deployment's rules, pseudonymous, stored."""
 
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+
 from dpdau.activity.store import ActivityStore
 from dpdau.app.keys import Keys
 from dpdau.app.wiring import ingest_rules
-from dpdau.ingest import batch as batches
 from dpdau.ingest.batch import IngestReport
+from dpdau.ingest.bodies import decode_body
+from dpdau.ingest.bulk import Progress
 from dpdau.ingest.columns import DecodedTable
-from dpdau.ingest.event import Decoded, Form, Rules, decode
+from dpdau.ingest.commit import GroupCommit
+from dpdau.ingest.event import Decoded, Form, Rules
+from dpdau.ingest.table_bodies import TableForm
 from dpdau.release import Calendar
 from dpdau.settings import Settings
 
 
 class Intake:
-    """The way of events into the store."""
+    """The way of events into the store.
+
+    Args:
+        settings: The loaded settings.
+        store: Where events go.
+        keys: What names their users.
+        calendar: What day it is.
+        before: What has to be done before events are written.
+    """
 
     def __init__(
-        self, settings: Settings, *, store: ActivityStore, keys: Keys, calendar: Calendar
+        self,
+        settings: Settings,
+        *,
+        store: ActivityStore,
+        keys: Keys,
+        calendar: Calendar,
+        before: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._store = store
         self._keys = keys
         self._calendar = calendar
+        self._rules: Rules | None = None
+        self._commits = GroupCommit(
+            store,
+            pseudonymizer=keys.pseudonymizer,
+            dimensions=settings.DIMENSIONS,
+            before=before,
+        )
 
     def rules(self) -> Rules:
         """What an event must be today, for the readers of `ingest`."""
-        return ingest_rules(self._settings, self._calendar.today())
+        today, cutoff = self._calendar.today(), self._keys.pseudonymizer().first_day
+        known = self._rules
+        if known is None or (known.today, known.cutoff) != (today, cutoff):
+            known = self._rules = ingest_rules(self._settings, today, cutoff=cutoff)
+        return known
 
-    def decode(self, body: bytes, form: Form) -> Decoded:
+    def decode(
+        self, body: bytes, form: Form | TableForm, *, unpacked_bytes_max: int
+    ) -> Decoded | DecodedTable:
         """Reads the body of an ingest request under this deployment's zone and limits."""
-        return decode(body, form, rules=self.rules())
+        return decode_body(body, form, rules=self.rules(), unpacked_bytes_max=unpacked_bytes_max)
 
-    def ingest(self, decoded: Decoded | DecodedTable, *, batch_id: str | None) -> IngestReport:
-        """See `Verbs.ingest`."""
-        return batches.ingest(
-            decoded,
-            store=self._store,
-            pseudonymizer=self._keys.pseudonymizer(),
-            dimensions=self._settings.DIMENSIONS,
-            batch_id=batch_id,
-        )
+    def submit(
+        self,
+        decoded: Decoded | DecodedTable,
+        *,
+        batch_id: str | None = None,
+        offsets: Mapping[str, int] | None = None,
+    ) -> Future[IngestReport]:
+        """Has events written; the report comes once they are durable; see `GroupCommit.submit`."""
+        return self._commits.submit(decoded, batch_id=batch_id, offsets=offsets)
+
+    def progress(self, reading: str) -> Progress:
+        """How far a reading of a file had come when its last run ended."""
+        return Progress.of(self._keys.source_name(reading), self._store.offset)
+
+    def close(self) -> None:
+        """Writes what waits; may be called twice."""
+        self._commits.close()

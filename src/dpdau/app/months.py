@@ -36,19 +36,11 @@ class Months:
 
     def price(self, month: str) -> MonthQuote:
         """See `Verbs.price_month`."""
-        plan = self.releaser.promise(month)
-        state = self.ledger.budget_state(plan.budget)
-        opened = self.releaser.find(month) is not None
-        return MonthQuote(
-            month=month,
-            mechanism=plan.mechanism,
-            strategy=plan.strategy,
-            epsilon=float(plan.epsilon),
-            delta=float(plan.delta),
-            affordable=opened or fits(state.budget, state.spent, plan.charge.dp_event),
-            opened=opened,
-            lines=_lines(plan),
-            budget=self.statements.block(plan.budget),
+        return quoted(
+            self.releaser.promise(month),
+            opened=self.releaser.find(month) is not None,
+            ledger=self.ledger,
+            statements=self.statements,
         )
 
     def open(self, month: str) -> MonthStatus:
@@ -222,6 +214,22 @@ class Months:
             f"{block.epsilon_remaining:.4g} of ε {block.epsilon_cap:g} left.",
             budget=block.to_json(),
         )
+
+
+def quoted(plan: MonthPlan, *, opened: bool, ledger: Ledger, statements: Statements) -> MonthQuote:
+    """What a plan costs, how precise it is, and whether its charge fits or is made."""
+    state = ledger.budget_state(plan.budget)
+    return MonthQuote(
+        month=plan.month,
+        mechanism=plan.mechanism,
+        strategy=plan.strategy,
+        epsilon=float(plan.epsilon),
+        delta=float(plan.delta),
+        affordable=opened or fits(state.budget, state.spent, plan.charge.dp_event),
+        opened=opened,
+        lines=_lines(plan),
+        budget=statements.block(plan.budget),
+    )
 
 
 def _lines(plan: MonthPlan) -> tuple[MonthLine, ...]:

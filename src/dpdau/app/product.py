@@ -15,7 +15,7 @@ from dpdau.app.callers import identify
 from dpdau.app.erasures import Erasures
 from dpdau.app.growth import Growth
 from dpdau.app.intake import Intake
-from dpdau.app.keys import Keys
+from dpdau.app.keys import Keys, hold
 from dpdau.app.live import Live
 from dpdau.app.months import Months
 from dpdau.app.singles import Singles
@@ -30,7 +30,7 @@ from dpdau.app.wiring import (
     sketch_impl,
     system_clock,
 )
-from dpdau.datadir import DataDir, DataDirUse
+from dpdau.datadir import DataDir
 from dpdau.domain import (
     Answer,
     BudgetBlock,
@@ -58,7 +58,6 @@ from dpdau.ledger.statement import Statements
 from dpdau.mechanisms.matrix.covariance import Progress
 from dpdau.mechanisms.sampling import NoiseSource, OpenDPNoise
 from dpdau.plan import Question
-from dpdau.pseudonym import Keyring
 from dpdau.release import Calendar, MonthReleaser, NoiseDesk, Releaser
 from dpdau.settings import Settings
 from dpdau.telemetry import Metrics
@@ -75,7 +74,7 @@ class App:
         settings: Settings,
         store: ActivityStore,
         ledger: Ledger,
-        keyring: Keyring,
+        keys: Keys,
         noise: NoiseSource,
         clock: Clock,
         held: list[SupportsClose],
@@ -100,12 +99,17 @@ class App:
             grace_hours=settings.GRACE_HOURS,
             clock=clock,
             retention_days=settings.RETENTION_DAYS,
+            splits=keys.splits,
         )
-        self.keys = Keys(keyring, self.calendar)
-        self.intake = Intake(settings, store=store, keys=self.keys, calendar=self.calendar)
-        self._erasures = Erasures(
-            store=store, keys=self.keys, ledger=ledger, clock=clock, metrics=metrics
+        self.keys = keys
+        self.intake = Intake(
+            settings,
+            store=store,
+            keys=self.keys,
+            calendar=self.calendar,
+            before=self._purge_if_due,
         )
+        self.attach(self.intake)
         self._statements = Statements(ledger, report_terms(settings), reported=reported)
         self._strategies = strategies
         self._singles = Singles(
@@ -135,6 +139,7 @@ class App:
             ledger,
             self._statements,
         )
+        self.erasures = Erasures(self._months.releaser, self.keys, metrics)
         self.live = Live.beside(self._months, settings.LIVE_TICKS, opening=opening)
 
     @classmethod
@@ -148,6 +153,7 @@ class App:
         progress: Progress | None = None,
         opening: bool = True,
         serve_at: str | None = None,
+        alone: bool = False,
         read_only: bool = False,
         metrics: Metrics | None = None,
         unsafe_debug: bool = False,
@@ -163,6 +169,7 @@ class App:
             progress: Hears of a strategy that is being solved.
             opening: Whether `take_due` opens the plan of a new month; a demo of old data has none.
             serve_at: The URL of the service that will own the directory; None for a command.
+            alone: Refuses to share the directory with other commands.
             read_only: Only reads the activity store, beside whoever writes, and takes no hold; the
                 ledger takes writers from any process.
             metrics: Counters to keep, where someone reads them.
@@ -177,20 +184,24 @@ class App:
         secret = secret_of(settings)
         folder = DataDir(settings.DATA_DIR).create()
         held: list[SupportsClose] = []
+        owned = False
         try:
             if not read_only:
-                use: DataDirUse = folder.own(serve_at) if serve_at else folder.use()
+                use, owned = hold(folder, settings, clock=clock, serve_at=serve_at, alone=alone)
                 held.append(use)
             keyring = open_keyring(folder, secret, clock=clock)
             store = open_store(folder, keyring, clock=clock, read_only=read_only)
             held.append(store)
             ledger = open_ledger(settings, folder, store, clock=clock)
             held.append(ledger)
+            keys = Keys(
+                keyring, settings, clock=clock, ledger=ledger, owned=folder if owned else None
+            )
             app = cls(
                 settings=settings,
                 store=store,
                 ledger=ledger,
-                keyring=keyring,
+                keys=keys,
                 noise=noise or OpenDPNoise(),
                 clock=clock,
                 held=held,
@@ -203,6 +214,7 @@ class App:
                 unsafe_debug=unsafe_debug,
                 reported=reported,
             )
+            keys.tend()
             if serve_at:
                 app._purge_if_due()
             return app
@@ -214,8 +226,7 @@ class App:
         self, decoded: Decoded | DecodedTable, *, batch_id: str | None = None
     ) -> IngestReport:
         """See `Verbs.ingest`."""
-        self._purge_if_due()
-        return self.intake.ingest(decoded, batch_id=batch_id)
+        return self.intake.submit(decoded, batch_id=batch_id).result()
 
     def rules(self) -> Rules:
         """What an event must be today, for the readers of `ingest`."""
@@ -316,6 +327,7 @@ class App:
                 days = self._months.take_due(opening=self._opening)
             finally:
                 self._purge_if_due()
+                self.keys.tend()
         return released + days
 
     def next_due(self) -> dt.datetime:
@@ -332,11 +344,11 @@ class App:
 
     def erase(self, user_id: str) -> ErasureReceipt:
         """See `Verbs.erase`."""
-        return self._erasures.erase(user_id)
+        return self.erasures.erase(user_id)
 
     def erasure(self, erasure_id: str) -> ErasureReceipt:
         """See `Verbs.erasure`."""
-        return self._erasures.receipt(erasure_id)
+        return self.erasures.receipt(erasure_id)
 
     def exact(
         self,
@@ -400,6 +412,11 @@ class App:
         self.ledger.grant(_budget_name(metric), period, actor="operator", reason=reason)
         return self.budget(metric, day)
 
+    def prepare(self) -> None:
+        """Solves the strategies that a plan needs, where they are not shipped; takes a minute."""
+        if self.settings.RELEASE_POLICY == "plan":
+            self._strategies.fill(self._terms.mau_window_days)
+
     def warm_up(self) -> None:
         """Loads what a first release would wait for; charges nothing, publishes nothing."""
         today = self.calendar.today()
@@ -408,8 +425,6 @@ class App:
             plan = promises.on_demand(asked, edition=0, terms=self._terms)
             self._statements.report([plan.charge.dp_event], self.settings.exact("DELTA"))
         self._singles.warm_up()
-        if self.settings.RELEASE_POLICY == "plan":
-            self._strategies.fill(self._terms.mau_window_days)
 
     def check_ready(self) -> None:
         """Proves that the store and the ledger can write now.

@@ -3,12 +3,12 @@
 import datetime as dt
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dpdau import plan as promises
-from dpdau.activity.embedded import EmbeddedStore
 from dpdau.activity.store import ActivityStore
-from dpdau.activity.upkeep import StoreLimits
+from dpdau.app.rules import ingest_rules as ingest_rules
+from dpdau.app.rules import system_clock as system_clock
 from dpdau.datadir import DataDir
 from dpdau.domain import WAU_WINDOW_DAYS, Clock, Metric, month_of
 from dpdau.errors import (
@@ -17,9 +17,9 @@ from dpdau.errors import (
     LedgerCorruptError,
     ReleaseNotReadyError,
     SecretMismatchError,
+    StoreCorruptError,
     UnsupportedMechanismError,
 )
-from dpdau.ingest.event import Fields, Rules
 from dpdau.ledger import ledger as ledgers
 from dpdau.ledger.audit import AuditReport
 from dpdau.ledger.engine import ledger_path
@@ -30,16 +30,14 @@ from dpdau.mechanisms.matrix.covariance import Progress
 from dpdau.mechanisms.matrix.live import live_strategy
 from dpdau.mechanisms.matrix.strategies import CertifiedStrategy, month_key
 from dpdau.plan import PrivacyTerms
-from dpdau.pseudonym import Keyring, parse_secret
 from dpdau.settings import Settings
+
+if TYPE_CHECKING:
+    from dpdau.activity.embedded import EmbeddedStore
+    from dpdau.pseudonym import Keyring
 
 WRITER_WAIT_SECONDS: Final = 15.0
 _ANY_DAY: Final = dt.date(2000, 1, 1)
-
-
-def system_clock() -> dt.datetime:
-    """The one place where the product asks what time it is."""
-    return dt.datetime.now(dt.UTC)  # noqa: TID251
 
 
 def terms(settings: Settings) -> PrivacyTerms:
@@ -147,17 +145,6 @@ def report_terms(settings: Settings) -> ReportTerms:
     )
 
 
-def ingest_rules(settings: Settings, today: dt.date, *, fields: Fields | None = None) -> Rules:
-    """What an event must be under these settings on a day."""
-    return Rules(
-        today=today,
-        zone=settings.zone,
-        dimensions=settings.DIMENSIONS,
-        retention_days=settings.RETENTION_DAYS,
-        fields=fields or Fields(),
-    )
-
-
 def migrate_ledger(settings: Settings, *, dry_run: bool) -> list[str]:
     """Brings the ledger's tables up to date; returns the SQL of each revision that was missing."""
     folder = DataDir(settings.DATA_DIR).create()
@@ -199,6 +186,8 @@ def secret_of(settings: Settings) -> bytes:
     Raises:
         InvalidSettingError: It is missing, too short, or a placeholder.
     """
+    from dpdau.pseudonym import parse_secret
+
     if settings.HASH_SALT_SECRET is None:
         raise InvalidSettingError(
             "HASH_SALT_SECRET is not set; run `dpdau init` to make one.", setting="HASH_SALT_SECRET"
@@ -207,9 +196,12 @@ def secret_of(settings: Settings) -> bytes:
 
 
 def open_store(
-    folder: DataDir, keyring: Keyring, *, clock: Clock, read_only: bool
-) -> EmbeddedStore:
+    folder: DataDir, keyring: "Keyring", *, clock: Clock, read_only: bool
+) -> "EmbeddedStore":
     """The embedded store; a reader that comes first makes it, as a writer would."""
+    from dpdau.activity.embedded import EmbeddedStore
+    from dpdau.activity.upkeep import StoreLimits
+
     key = keyring.store_key()
     if read_only and not EmbeddedStore.exists(folder.activity):
         EmbeddedStore(folder.activity, store_key=key, clock=clock).close()
@@ -242,13 +234,22 @@ def open_ledger(
 
 def open_keyring(
     folder: DataDir, secret: bytes, *, clock: Clock, encrypt_store: bool = False
-) -> Keyring:
+) -> "Keyring":
     """The keyring of a data directory; made only where there is no activity yet.
 
     Raises:
         SecretMismatchError: There is activity whose keyring is gone: new keys would count every
             user as somebody else.
+        StoreCorruptError: A restore was cut short.
     """
+    if folder.restoring.exists():
+        raise StoreCorruptError(
+            f"Expected a data directory that is whole, found that a restore into {folder.root} was "
+            "cut short. Run the same `dpdau restore` again; until then nothing is opened."
+        )
+    from dpdau.activity.embedded import EmbeddedStore
+    from dpdau.pseudonym import Keyring
+
     if EmbeddedStore.exists(folder.activity) and not Keyring.exists(folder.keyring):
         raise SecretMismatchError(
             f"Expected the keyring of the activity in {folder.activity}, found none in "

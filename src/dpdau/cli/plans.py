@@ -14,7 +14,7 @@ from dpdau.cli.session import (
     print_json,
     verbs,
 )
-from dpdau.domain import MonthStatus
+from dpdau.domain import MonthQuote, MonthStatus
 
 if TYPE_CHECKING:
     from dpdau.app import Verbs
@@ -42,23 +42,7 @@ def price(
     """Show the cost and the precision of a month, before buying; charges nothing."""
     with _verbs(url, api_key, as_json=as_json) as product:
         quote = product.price_month(month)
-    if as_json:
-        print_json(quote.to_json())
-        return
-    from dpdau.cli.output import OUT, month_table
-
-    OUT.print(month_table(quote))
-    numbers = sum(len(line.half_widths_95) for line in quote.lines)
-    OUT.print(
-        f"One charge of ε {quote.epsilon:g} at δ {quote.delta:g} pays for all {numbers} numbers "
-        f"of {month}."
-    )
-    if quote.opened:
-        OUT.print("The plan is open: the charge is made.")
-    elif quote.affordable:
-        OUT.print(f"It fits the budget. To buy it: dpdau plan open {month}")
-    else:
-        OUT.print("It does NOT fit what is left of the budget.")
+    show_quote(quote, as_json=as_json, buy=f"dpdau plan open {month}")
 
 
 @plan.command("open")
@@ -97,6 +81,27 @@ def abandon(
     with local_app(reported=as_json) as app:
         status = app.abandon_month(month, reason=reason)
     _show(status, as_json=as_json)
+
+
+def show_quote(quote: MonthQuote, *, as_json: bool, buy: str) -> None:
+    """What a month costs and how precise it is, and the command that buys it."""
+    if as_json:
+        print_json(quote.to_json())
+        return
+    from dpdau.cli.output import OUT, month_table
+
+    OUT.print(month_table(quote))
+    numbers = sum(len(line.half_widths_95) for line in quote.lines)
+    OUT.print(
+        f"One charge of ε {quote.epsilon:g} at δ {quote.delta:g} pays for all {numbers} numbers "
+        f"of {quote.month}."
+    )
+    if quote.opened:
+        OUT.print("The plan is open: the charge is made.")
+    elif quote.affordable:
+        OUT.print(f"It fits the budget. To buy it: {buy}")
+    else:
+        OUT.print("It does NOT fit what is left of the budget.")
 
 
 def _show(status: MonthStatus, *, as_json: bool) -> None:

@@ -6,7 +6,18 @@ import sys
 import typer
 
 from dpdau import __version__
-from dpdau.cli import backups, data, erasures, experiments, numbers, plans, service, upkeep
+from dpdau.cli import (
+    backups,
+    data,
+    erasures,
+    experiments,
+    numbers,
+    one_shot,
+    plans,
+    rotation,
+    service,
+    upkeep,
+)
 from dpdau.cli.session import JsonOption, fail, print_json
 from dpdau.errors import DpdauError
 
@@ -17,8 +28,21 @@ app = typer.Typer(
     "5 store or ledger unavailable, 6 integrity failure.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
+    # Plain help: the library that frames it takes longer to load than everything else.
+    rich_markup_mode=None,
 )
-for room in (service, data, erasures, numbers, plans, experiments, backups, upkeep):
+for room in (
+    service,
+    data,
+    erasures,
+    numbers,
+    one_shot,
+    plans,
+    experiments,
+    backups,
+    rotation,
+    upkeep,
+):
     room.register(app)
 
 

@@ -80,7 +80,7 @@ def serve(
             show_demo(app)
         _banner(url, loaded, no_auth=no_auth, show_key=demo)
         configure_logs()
-        threading.Thread(target=app.warm_up, daemon=True).start()
+        threading.Thread(target=app.prepare, daemon=True).start()
         schedule = Schedule(app)
         app.attach(schedule)
         schedule.start()

@@ -55,14 +55,14 @@ def verbs(
     With `reported` off, budget blocks come without the figures that nobody will look at. Progress
     hears of a noise strategy that has to be solved here.
     """
-    from dpdau.client import Client
-
     loaded = settings()
     where = url or loaded.SERVICE_HOST
     if where is None:
         with local_app(reported=reported, progress=progress) as app:
             yield app
         return
+    from dpdau.client import Client
+
     bootstrap = loaded.SERVICE_API_KEY
     key = api_key or (bootstrap.get_secret_value() if bootstrap else None)
     with Client(where, api_key=key) as client:
@@ -71,16 +71,23 @@ def verbs(
 
 @contextmanager
 def local_app(
-    *, read_only: bool = False, reported: bool = True, progress: "Progress | None" = None
+    *,
+    read_only: bool = False,
+    alone: bool = False,
+    reported: bool = True,
+    progress: "Progress | None" = None,
 ) -> Iterator["App"]:
     """The data directory opened in this process, for the length of one command.
 
     With `read_only` the activity store is only read and the directory is not held, so the command
-    works beside a running service; the ledger takes writers from any process.
+    works beside a running service; the ledger takes writers from any process. With `alone` it is
+    refused beside anybody.
     """
     from dpdau.app import App
 
-    opened = App.open(settings(), read_only=read_only, reported=reported, progress=progress)
+    opened = App.open(
+        settings(), read_only=read_only, alone=alone, reported=reported, progress=progress
+    )
     with opened.closing() as app:
         yield app
 

@@ -48,6 +48,7 @@ from dpdau.ledger.steps import (
     open_plan,
     take_day,
     take_growth,
+    take_month,
     take_step,
     take_tick,
     unfinished_months,
@@ -221,6 +222,18 @@ class Ledger:
         """
         return self._transactions.write(
             "take_day", lambda chain: take_day(chain, plan_id, first_step, make)
+        )
+
+    def take_month(
+        self, request: OpenRequest, digest: str, make: Callable[[], Sequence[Release]]
+    ) -> tuple[tuple[Release, ...], bool]:
+        """Charges a month plan, commits it to its noise as `commit_noise` does, and stores all its
+        releases, in one transaction; or replays them. `make` is as in `take_growth`.
+
+        Raises: What `step` raises; InvalidPlanError if the plan is open and goes on day by day.
+        """
+        return self._transactions.write(
+            "take_month", lambda chain: take_month(chain, request, digest, make)
         )
 
     def take_tick(

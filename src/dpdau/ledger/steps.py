@@ -2,7 +2,7 @@
 
 A plan of kind `single` is charged in the transaction of its only release, one of kind `growth` in
 that of its four. A plan of kind `month` is charged when it opens, commits to its noise, and then
-releases day by day for no further charge.
+releases day by day for no further charge; or all of that is one transaction.
 """
 
 import datetime as dt
@@ -133,6 +133,33 @@ def open_plan(chain: Chain, request: OpenRequest, kind: str) -> bool:
     assert kind in AHEAD, "other plans are charged with their releases"
     assert releases_promised(kind, request.plan_body) >= 1, "a plan says what it pays for"
     return _charge(chain, request, kind)
+
+
+def take_month(
+    chain: Chain, request: OpenRequest, digest: str, make: Callable[[], Sequence[Release]]
+) -> tuple[tuple[Release, ...], bool]:
+    """Replays all days of a month plan if they were taken; else charges it, commits it to its
+    noise, and makes and stores all of them.
+
+    Returns:
+        The releases as stored, and whether they are a replay.
+
+    Raises:
+        InvalidPlanError: The plan is open, and goes on day by day.
+    """
+    if not _charge(chain, request, MONTH):
+        stored = _stored_month(chain.connection, request.plan_id)
+        if stored is None:
+            raise InvalidPlanError(
+                f"Expected no plan {request.plan_id}, or one whose days are all taken, found one "
+                "that goes on day by day."
+            )
+        return stored, True
+    commit_noise(chain, request.plan_id, digest)
+    # The refusal is behind us, so it cannot depend on the counts that are in what this makes.
+    made = make()
+    assert len(made) == releases_promised(MONTH, request.plan_body), "it has what was paid for"
+    return _store(chain, made, request.plan_id, first_step=0), False
 
 
 def find_plan(connection: Connection, plan_id: str) -> StoredPlan | None:
@@ -404,6 +431,17 @@ def _stored_day(connection: Connection, plan_id: str, first_step: int) -> tuple[
             f"Expected the first step of a day, {rows[0].step}, found step {first_step}."
         )
     return tuple(release_from_json(row.body) for row in rows)
+
+
+def _stored_month(connection: Connection, plan_id: str) -> tuple[Release, ...] | None:
+    """The releases of a month plan, or None where some are to come."""
+    plan = find_plan(connection, plan_id)
+    assert plan is not None and plan.kind == MONTH, "a plan that was found is there"
+    if plan.steps_taken < releases_promised(MONTH, plan.body):
+        return None
+    of_plan = select(releases.c.body).where(releases.c.plan_id == plan_id)
+    rows = connection.execute(of_plan.order_by(releases.c.step)).scalars()
+    return tuple(release_from_json(one) for one in rows)
 
 
 def _store(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from dpdau import __version__, aggregates
 from dpdau import plan as plans
 from dpdau.activity.store import ActivityStore
-from dpdau.domain import Metric, Release, Segment, Window, month_days
+from dpdau.domain import BoundedCount, Metric, Release, Segment, Window, month_days
 from dpdau.errors import InvalidPlanError, NotFoundError, StoreCorruptError
 from dpdau.ledger.ledger import Ledger
 from dpdau.ledger.steps import OpenRequest, StoredPlan
@@ -53,12 +53,11 @@ class MonthReleaser:
         stored = self.find(month)
         if stored is not None:
             return MonthPlan.from_json(stored.body)
-        first, last = month_days(month)
-        return plans.month(
+        return promised(
             month,
-            timezone=self.calendar.zone.key,
+            calendar=self.calendar,
             terms=self.terms,
-            strategy=self.strategies((last - first).days + 1, self.terms.mau_window_days),
+            strategies=self.strategies,
             segments=self.segments,
         )
 
@@ -96,8 +95,12 @@ class MonthReleaser:
                 charged = self.ledger.open_plan(
                     OpenRequest(plan.plan_id, plan.to_json(), plan.budget, plan.charge)
                 )
-            # Another process may have charged other terms meanwhile: those are the promise.
-            self._prepare(self.promise(month))
+            # Another process may have charged other terms meanwhile: those are the promise; and
+            # it may have committed to noise too, of this store or of a month released at once.
+            stored = self.find(month)
+            assert stored is not None, "a plan that was charged is open"
+            if stored.commitment is None:
+                self._prepare(MonthPlan.from_json(stored.body))
             return charged
 
     def take(self, month: str, through: dt.date) -> list[Release]:
@@ -177,6 +180,12 @@ class MonthReleaser:
                 f"Expected a month that begins within {lookback} days, found {plan.month}."
             )
         self.calendar.require_kept(Window(first, lookback))
+        self._require_one_name(plan)
+
+    def _require_one_name(self, plan: MonthPlan) -> None:
+        """Refuses a plan in which one user may count under two names."""
+        start = Window(plan.first, max(plan.windows.values())).start
+        self.calendar.require_one_name(start, plan.first + dt.timedelta(days=plan.days - 1))
 
     def _protect(self, plan: MonthPlan) -> None:
         """Tells the store that a month is open: from now on erased users stay out of it."""
@@ -227,36 +236,82 @@ class MonthReleaser:
             segments=plan.segments,
             days=plan.days,
         )
-        estimates = plan.estimates(index, counts, plan.noise_of_day(noise, index))
-        return [
-            self._word(plan, index, place, number, float(estimates[place][number]))
-            for place in range(len(plan.series))
-            for number in range(len(plan.metrics))
-        ]
-
-    def _word(
-        self, plan: MonthPlan, index: int, place: int, number: int, estimate: float
-    ) -> Release:
-        """One number of a day, rounded to users."""
-        metric, day = plan.metrics[number], plan.first + dt.timedelta(days=index)
-        value, half = round(estimate), plan.half_width(index, place, metric)
-        return Release(
-            release_id=f"rel-{secrets.token_hex(12)}",
-            plan_id=plan.plan_id,
-            step=(index * len(plan.series) + place) * len(plan.metrics) + number,
-            metric=metric,
-            window=Window(day, plan.windows[metric]),
-            segment=plan.series[place],
-            timezone=plan.timezone,
-            estimate=value,
-            lower_95=value - half,
-            upper_95=value + half,
-            noise_stddev=plan.stddev(index, place, metric),
-            mechanism=plan.mechanism,
+        self._require_one_name(plan)
+        return numbers(
+            plan,
+            index,
+            counts,
+            noise,
             sketch_impl=self.sketch_impl,
-            epsilon=float(plan.epsilon),
-            delta=float(plan.delta),
-            status="final",
-            version=__version__,
             released_at=self.calendar.clock(),
         )
+
+
+def promised(
+    month: str,
+    *,
+    calendar: Calendar,
+    terms: PrivacyTerms,
+    strategies: Strategies,
+    segments: tuple[Segment, ...],
+) -> MonthPlan:
+    """The plan that opening a month now makes. Raises what `MonthReleaser.promise` does."""
+    first, last = month_days(month)
+    return plans.month(
+        month,
+        timezone=calendar.zone.key,
+        terms=terms,
+        strategy=strategies((last - first).days + 1, terms.mau_window_days),
+        segments=segments,
+    )
+
+
+def numbers(
+    plan: MonthPlan,
+    index: int,
+    counts: Sequence[Sequence[BoundedCount]],
+    noise: Sequence[int],
+    *,
+    sketch_impl: str,
+    released_at: dt.datetime,
+) -> list[Release]:
+    """The releases of one day of a plan, from its counts and the noise of the whole month.
+
+    Args:
+        plan: The plan.
+        index: The day, from 0.
+        counts: What `aggregates.month_counts` gave for the day.
+        noise: What `MonthPlan.draw` gave.
+        sketch_impl: How the counts were made.
+        released_at: When they are released.
+    """
+    day = plan.first + dt.timedelta(days=index)
+    estimates = plan.estimates(index, counts, plan.noise_of_day(noise, index))
+    made: list[Release] = []
+    for place, segment in enumerate(plan.series):
+        for number, metric in enumerate(plan.metrics):
+            value = round(float(estimates[place][number]))
+            half = plan.half_width(index, place, metric)
+            made.append(
+                Release(
+                    release_id=f"rel-{secrets.token_hex(12)}",
+                    plan_id=plan.plan_id,
+                    step=index * plan.releases_per_day + len(made),
+                    metric=metric,
+                    window=Window(day, plan.windows[metric]),
+                    segment=segment,
+                    timezone=plan.timezone,
+                    estimate=value,
+                    lower_95=value - half,
+                    upper_95=value + half,
+                    noise_stddev=plan.stddev(index, place, metric),
+                    mechanism=plan.mechanism,
+                    sketch_impl=sketch_impl,
+                    epsilon=float(plan.epsilon),
+                    delta=float(plan.delta),
+                    status="final",
+                    version=__version__,
+                    released_at=released_at,
+                )
+            )
+    return made

@@ -1,11 +1,16 @@
 """Rate limits and the service without keys; scopes are tested route by route in `test_routes`."""
 
+import asyncio
+import threading
+
 import httpx
 import pytest
 
-from dpdau.api.auth import Rate, RateLimiter, is_loopback
+from dpdau.api import auth
+from dpdau.api.auth import Gate, Rate, RateLimiter, is_loopback
 from dpdau.app import App
-from dpdau.errors import RateLimitedError
+from dpdau.domain import Caller, Scope
+from dpdau.errors import NotAuthenticatedError, RateLimitedError
 from in_process import service
 from products import API_KEY
 
@@ -22,6 +27,110 @@ def test_a_window_counts_down_and_then_refuses() -> None:
     with pytest.raises(RateLimitedError) as caught:
         rates[-1].require()
     assert 3595 <= caught.value.facts["retry_after_seconds"] <= 3600
+
+
+def test_a_window_ends_and_begins_anew() -> None:
+    """A window begins with its first request and lasts its time, whatever comes meanwhile."""
+    now = [100.0]
+    limiter = RateLimiter("2/minute", clock=lambda: now[0])
+
+    def take() -> tuple[int, int, bool]:
+        rate = limiter.take("key", "one")
+        return (rate.remaining, rate.reset_seconds, rate.exceeded)
+
+    assert [(1, 60, False), (0, 60, False), (0, 60, True)] == [take() for _ in range(3)]
+    now[0] += 59.5
+    assert (0, 1, True) == take()
+    now[0] += 0.5
+    assert (1, 60, False) == take()
+
+
+def test_windows_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are over go first; then the oldest ones."""
+    monkeypatch.setattr(auth, "WINDOWS_MAX", 10)
+    now = [0.0]
+    limiter = RateLimiter("5/minute", clock=lambda: now[0])
+    for number in range(10):
+        limiter.take("address", f"over-{number}")
+    now[0] = 60.0
+    for number in range(30):
+        assert 4 == limiter.take("address", f"new-{number}").remaining
+
+    assert len(limiter._windows) <= 10
+    assert 3 == limiter.take("address", "new-29").remaining
+    assert 4 == limiter.take("address", "over-1").remaining
+
+
+class Asked:
+    """An app that counts how often it is asked who somebody is."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.known = {"good"}
+
+    def authenticate(self, key: str) -> Caller:
+        """The caller of a key."""
+        self.count += 1
+        if key not in self.known:
+            raise NotAuthenticatedError("Expected a valid API key in X-API-Key.")
+        return Caller(key, frozenset(Scope))
+
+
+def test_a_caller_is_known_for_a_moment() -> None:
+    """A good key is looked up again after its time, a bad one each time; few are kept."""
+    asked, now = Asked(), [0.0]
+    gate = Gate(
+        asked,  # type: ignore[arg-type]
+        {"": RateLimiter("1000/second")},
+        no_auth=False,
+        clock=lambda: now[0],
+    )
+
+    async def admit(key: str) -> str:
+        scope = {"type": "http", "path": "/x", auth.TRAFFIC_SCOPE_KEY: auth.Traffic()}
+        return (await gate.admit(scope, key)).name
+
+    assert ["good"] * 3 == [asyncio.run(admit("good")) for _ in range(3)]
+    assert 1 == asked.count
+    for _ in range(2):
+        with pytest.raises(NotAuthenticatedError):
+            asyncio.run(admit("bad"))
+    assert 3 == asked.count
+    asked.known.clear()
+    now[0] += auth.KNOWN_SECONDS
+    with pytest.raises(NotAuthenticatedError):
+        asyncio.run(admit("good"))
+    asked.known = {str(number) for number in range(auth.KNOWN_KEYS_MAX + 5)}
+    for one in asked.known:
+        asyncio.run(admit(one))
+    assert len(gate._known) <= auth.KNOWN_KEYS_MAX
+
+
+def test_routes_of_events_have_windows_of_their_own(shared: App) -> None:
+    """Reading does not use up what events have, and the other way round."""
+    with service(shared, rate_limit="2/hour", ingest_rate_limit="3/hour") as http:
+        read = [http.get("/version").status_code for _ in range(3)]
+        sent = [http.post("/events", json=[]).status_code for _ in range(4)]
+
+    assert [200, 200, 429] == read
+    assert [202, 202, 202, 429] == sent
+
+
+def test_what_releases_need_is_loaded_at_the_first_reader(shared: App) -> None:
+    """Not by events, and once."""
+    loaded, done = [], threading.Event()
+
+    def warm_up() -> None:
+        loaded.append(1)
+        done.set()
+
+    with service(shared, warm_up=warm_up) as http:
+        http.post("/events", json=[])
+        assert not loaded
+        for _ in range(3):
+            http.get("/version")
+        assert done.wait(20)
+    assert [1] == loaded
 
 
 def test_windows_are_apart() -> None:

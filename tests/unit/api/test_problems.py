@@ -9,11 +9,13 @@ from dpdau.errors import (
     OUTCOMES,
     DpdauError,
     NotAuthenticatedError,
+    OverloadedError,
     RateLimitedError,
     ReleaseNotReadyError,
 )
 
-FACTS = {RateLimitedError: {"retry_after_seconds": 7}}
+RETRIED = {RateLimitedError: "7", OverloadedError: "3"}
+FACTS = {leaf: {"retry_after_seconds": int(after)} for leaf, after in RETRIED.items()}
 
 
 @pytest.mark.parametrize("leaf", sorted(OUTCOMES, key=lambda leaf: leaf.code))
@@ -23,7 +25,7 @@ def test_every_leaf_has_a_document(leaf: type[DpdauError]) -> None:
 
     assert OUTCOMES[leaf].http_status == answer.status_code
     assert f"urn:dpdau:problem:{leaf.code}".encode() in answer.body
-    retry = {RateLimitedError: "7"}.get(leaf, "1" if answer.status_code == 503 else None)
+    retry = RETRIED.get(leaf, "1" if answer.status_code == 503 else None)
     assert retry == answer.headers.get("retry-after")
     asks = "APIKey" if leaf is NotAuthenticatedError else None
     assert asks == answer.headers.get("www-authenticate")

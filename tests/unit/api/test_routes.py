@@ -15,6 +15,7 @@ import pytest
 
 from dpdau import __version__
 from dpdau.api.routes import CSV_COLUMNS
+from dpdau.activity.embedded import EmbeddedStore
 from dpdau.app import App
 from dpdau.domain import Scope
 from dpdau.errors import LedgerCorruptError, StoreUnavailableError
@@ -282,8 +283,9 @@ def test_every_other_route_asks_for_a_key_with_its_scope(
             assert (403, "not_authorized") == refusal(answer)
 
 
-def test_an_ended_key_is_unknown(app: App) -> None:
-    """A revoked key answers 401."""
+def test_an_ended_key_is_unknown(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A revoked key answers 401, once it is looked up again."""
+    monkeypatch.setattr("dpdau.api.auth.KNOWN_SECONDS", 0.0)
     key_id, key = app.ledger.keys.create("gone", [Scope.READ], None, actor="tests")
     with service(app, key=key) as http:
         before = http.get("/budget/dau").status_code
@@ -451,7 +453,7 @@ def test_a_store_that_cannot_write_answers_503(
     def fail(*_: object, **__: object) -> None:
         raise StoreUnavailableError("Expected a disk with room, found none.")
 
-    monkeypatch.setattr(app, "ingest", fail)
+    monkeypatch.setattr(EmbeddedStore, "apply_many", fail)
     monkeypatch.setattr(app, "check_ready", fail)
 
     taken, ready = http.post("/event", json={"event": event("u1")}), http.get("/readyz")

@@ -27,18 +27,19 @@ CHILD = """
 import sys
 from pathlib import Path
 from products import product
+from dpdau.activity.embedded import EmbeddedStore
 from dpdau.api.server import serve
 from dpdau.telemetry import configure_logs
 
 with product(Path(sys.argv[1])) as app:
-    take = app.ingest
+    apply_many = EmbeddedStore.apply_many
 
-    def ingest(*arguments, **options):
+    def applied(*arguments, **options):
         print("in flight", flush=True)
         assert sys.stdin.readline() == "go\\n"
-        return take(*arguments, **options)
+        return apply_many(*arguments, **options)
 
-    app.ingest = ingest
+    EmbeddedStore.apply_many = applied
     configure_logs()
     serve(app, host="127.0.0.1", port=0, drain_seconds=int(sys.argv[2]))
 print("ended", flush=True)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dpdau.cli.root import run
+from dpdau.errors import StoreUnavailableError
 
 DAYS = [f"2026-01-{day:02d}" for day in range(1, 11)]
 
@@ -220,7 +221,7 @@ def test_a_file_read_again_under_its_name_changes_nothing(
     """After a kill the rest is taken, and then nothing; other events in between stay."""
     from dpdau.ingest import files
 
-    monkeypatch.setattr(files, "EVENTS_MAX", 4)
+    monkeypatch.setattr(files, "CHUNK_ROWS", 4)
     lines = [json.dumps({"user_id": f"u{n}", "op": "+", "day": DAYS[0]}) for n in range(10)]
     (home / "e.ndjson").write_text("\n".join(lines[:4]) + "\n")
     words = ["ingest", "--from", "e.ndjson", "--batch-id", "january"]
@@ -232,6 +233,38 @@ def test_a_file_read_again_under_its_name_changes_nothing(
 
     assert [(6, 4), (0, 10)] == [(one["accepted"], one["duplicate"]) for one in reports]
     assert 9 == exact(ask, DAYS[0])
+
+
+def test_a_file_that_ended_early_is_gone_on_with(
+    home: Path,
+    ask: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Only the rest is taken, told on standard error; read in another way it is another file."""
+    from dpdau.cli import output
+    from dpdau.ingest import files
+
+    def stopped(progress: object, position: int, events: int) -> None:
+        raise StoreUnavailableError("Expected to go on.")
+
+    monkeypatch.setattr(files, "CHUNK_ROWS", 3)
+    lines = [json.dumps({"user_id": f"u{n}", "op": "+", "day": DAYS[0]}) for n in range(10)]
+    (home / "e.ndjson").write_text("\n".join(lines))
+    with monkeypatch.context() as patched:
+        patched.setattr(output.ByteProgress, "move", stopped)
+        assert 5 == run(["ingest", "--from", "e.ndjson"])
+    other = ask("ingest", "--from", "e.ndjson", "--batch-id", "other")
+    capsys.readouterr()
+    assert 0 == run(["ingest", "--from", "e.ndjson"])
+    out, err = capsys.readouterr()
+    whole = ask("ingest", "--from", "e.ndjson")
+
+    assert "7 received = 7 accepted" in out
+    assert " s, " in err and " events/s" in err
+    assert "e.ndjson: an earlier run ended early; going on at row 3." in err
+    assert [10, 10] == [one["received"] for one in (other, whole)]
+    assert 10 == exact(ask, DAYS[0])
 
 
 def test_a_file_read_again_without_a_name_is_applied_again(

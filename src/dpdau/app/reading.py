@@ -1,0 +1,131 @@
+"""A file of events that is counted in a thread of its own, while the rest of the product starts.
+
+Nothing heavy may be imported here: what this module needs is what the counting waits for.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Final, Self
+
+from dpdau.app.rules import ingest_rules, system_clock
+from dpdau.domain import WAU_WINDOW_DAYS, Clock, Op, Segment
+from dpdau.errors import InvalidSettingError
+from dpdau.ingest.event_file import Counted, EventFile, MonthSpan
+from dpdau.ingest.rules import Fields
+from dpdau.ledger.peek import may_have_plan
+from dpdau.settings import Settings
+
+EPSILON_MAX: Final = 50
+DELTA_MAX: Final = Decimal("1e-3")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A file of events, and how to read it; `file_format` is told by the name unless given."""
+
+    path: Path
+    file_format: str | None = None
+    fields: Fields = field(default_factory=Fields)
+    op_default: Op | None = None
+
+
+class Reading:
+    """One file, counted for one month once somebody wants it."""
+
+    def __init__(
+        self, settings: Settings, month: str, source: Source, *, clock: Clock = system_clock
+    ) -> None:
+        self._settings, self._source = settings, source
+        self._today = clock().astimezone(settings.zone).date()
+        self._span = MonthSpan(
+            month,
+            (1, WAU_WINDOW_DAYS, settings.MAU_WINDOW_DAYS),
+            tuple(Segment.parse(text) for text in settings.PLAN_SEGMENTS),
+        )
+        self._thread: ThreadPoolExecutor | None = None
+        self._file: EventFile | None = None
+        self._counting: Future[Counted] | None = None
+
+    @property
+    def span(self) -> MonthSpan:
+        """What is counted."""
+        return self._span
+
+    def start_early(self) -> None:
+        """Starts where the ledger certainly has no plan yet that would make it unnecessary.
+
+        That changes when the counting begins and nothing else: whether a charge is made, and
+        refused, is decided in the ledger.
+        """
+        if self._source.path.is_file() and not may_have_plan(
+            self._settings.ledger_url, f"plan-{self._span.month}"
+        ):
+            self.start()
+
+    def start(self) -> None:
+        """Starts, unless it did.
+
+        Raises:
+            NotFoundError, UnsupportedMediaError: The file cannot be opened.
+        """
+        if self._counting is not None:
+            return
+        rules = ingest_rules(self._settings, self._today, fields=self._source.fields)
+        self._file = EventFile(
+            self._source.path,
+            rules=replace(rules, op_default=self._source.op_default),
+            span=self._span,
+            file_format=self._source.file_format,
+        )
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="count")
+        self._counting = self._thread.submit(self._file.count)
+
+    def wait(self, seconds: float) -> bool:
+        """Waits for so long, or until the counting ends; says whether it ended."""
+        from concurrent.futures import wait
+
+        assert self._counting is not None, "it was started"
+        return bool(wait([self._counting], timeout=seconds).done)
+
+    def progress(self) -> tuple[float, int]:
+        """The share that is done, 0..1, and how many rows that is."""
+        assert self._file is not None, "it was started"
+        return self._file.progress()
+
+    def counted(self) -> Counted | None:
+        """What the file adds up to, private; None where nobody wanted it. Waits for the end.
+
+        Raises:
+            What `EventFile.count` raises.
+        """
+        return None if self._counting is None else self._counting.result()
+
+    def close(self) -> None:
+        """Ends the counting; may be called twice."""
+        if self._file is not None:
+            self._file.stop()
+        if self._thread is not None:
+            self._thread.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+def with_terms(settings: Settings, *, epsilon: Decimal | None, delta: Decimal | None) -> Settings:
+    """The settings with another price of a month plan.
+
+    Raises:
+        InvalidSettingError: It is out of the range that the settings have.
+    """
+    if epsilon is not None and not 0 < epsilon <= EPSILON_MAX:
+        raise InvalidSettingError(f"Expected 0 < epsilon <= {EPSILON_MAX}, found {epsilon}.")
+    if delta is not None and not 0 < delta <= DELTA_MAX:
+        raise InvalidSettingError(f"Expected 0 < delta <= {DELTA_MAX}, found {delta}.")
+    changes = {"PLAN_EPSILON": epsilon, "PLAN_DELTA": delta}
+    given = {name: value for name, value in changes.items() if value is not None}
+    return settings.model_copy(update=given)

@@ -1,0 +1,160 @@
+"""The command that turns a file of events into the numbers of a month, and keeps nothing else."""
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from dpdau.cli.plans import show_quote
+from dpdau.cli.session import JsonOption, print_json, settings
+from dpdau.domain import Metric, Op
+from dpdau.errors import InvalidEventError, InvalidSettingError
+
+if TYPE_CHECKING:
+    from dpdau.app.one_shot import OneShotAnswer
+    from dpdau.app.reading import Reading
+    from dpdau.mechanisms.matrix.covariance import Progress
+
+_SHOWN_REJECTIONS: Final = 10
+_WATCH_SECONDS: Final = 0.1
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command of this file."""
+    app.command()(release)
+
+
+def release(
+    source: Annotated[
+        Path,
+        typer.Option(
+            "--from", help="A file of events: Parquet, NDJSON or CSV; plain, gzip or zstd."
+        ),
+    ],
+    month: Annotated[str, typer.Option("--month", help="A month that is over, YYYY-MM.")],
+    epsilon: Annotated[
+        str | None, typer.Option("--epsilon", help="ε of the month; PLAN_EPSILON unless given.")
+    ] = None,
+    delta: Annotated[
+        str | None, typer.Option("--delta", help="δ of the month; PLAN_DELTA unless given.")
+    ] = None,
+    file_format: Annotated[
+        str | None, typer.Option("--format", help="ndjson, csv or parquet; else by the name.")
+    ] = None,
+    user: Annotated[str, typer.Option("--user", help="Field of the user id.")] = "user_id",
+    day: Annotated[str, typer.Option("--day", help="Field of the day.")] = "day",
+    op: Annotated[
+        str,
+        typer.Option("--op", help="Field of the op; in a file of columns without it all are +."),
+    ] = "op",
+    ts: Annotated[str, typer.Option("--ts", help="Field of a time, in place of the day.")] = "ts",
+    default_op: Annotated[
+        str | None, typer.Option("--default-op", help="+ or -: the op of an item that has none.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the price and the precision; read no file.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Release a whole month from a file, for one charge; the activity is not kept."""
+    terms = {"epsilon": _decimal("epsilon", epsilon), "delta": _decimal("delta", delta)}
+    default = _parse_op(default_op)
+    from dpdau.app.reading import Reading, Source, with_terms
+    from dpdau.ingest.rules import Fields
+
+    loaded = with_terms(settings(), **terms)
+    fields = Fields(user_id=user, day=day, op=op, ts=ts)
+    events = Source(path=source, file_format=file_format, fields=fields, op_default=default)
+    with Reading(loaded, month, events) as reading, _solving() as progress:
+        if not dry_run:
+            # The counting has begun when the libraries of everything else are imported.
+            reading.start_early()
+        from dpdau.app.one_shot import OneShot
+
+        with OneShot(loaded, progress=progress) as product:
+            if dry_run:
+                buy = f"dpdau release --from {source.name} --month {month}"
+                show_quote(product.price(month), as_json=as_json, buy=buy)
+                return
+            watch = _watch if sys.stderr.isatty() else None
+            answer = product.release(reading, watch=watch)
+    _tell(answer, source)
+    if as_json:
+        print_json([one.to_json() for one in answer.answers])
+        return
+    _show(answer, month)
+
+
+def _tell(answer: "OneShotAnswer", source: Path) -> None:
+    """What was read, on standard error."""
+    if answer.counted is None:
+        typer.echo(
+            f"The numbers are released already: {source.name} was not read, nothing was charged.",
+            err=True,
+        )
+        return
+    read = answer.counted
+    typer.echo(
+        f"{read.received:,} received = {read.received - read.rejected_count:,} accepted + "
+        f"{read.rejected_count:,} rejected",
+        err=True,
+    )
+    for one in read.rejected[:_SHOWN_REJECTIONS]:
+        typer.echo(f"  row {one.index}: {one.code.value}: {one.message}", err=True)
+    more = read.rejected_count - _SHOWN_REJECTIONS
+    if more > 0:
+        typer.echo(f"  and {more:,} more", err=True)
+
+
+def _show(answer: "OneShotAnswer", month: str) -> None:
+    """A table for each metric, and what it cost."""
+    from dpdau.cli.output import OUT, answer_table
+
+    for metric in Metric:
+        rows = [one for one in answer.answers if one.release.metric is metric]
+        OUT.print(answer_table(rows, title=metric.value))
+    first = answer.answers[0]
+    price = f"ε {first.release.epsilon:g} at δ {first.release.delta:g}"
+    if answer.replayed:
+        OUT.print(f"stored before, nothing charged; {price} was charged once for {month}")
+    else:
+        OUT.print(f"charged once: {price} for all {len(answer.answers)} numbers of {month}")
+
+
+def _watch(reading: "Reading") -> None:
+    """Shows how far a file is, on a terminal."""
+    from dpdau.cli.output import share_progress
+
+    with share_progress("reading events") as moved:
+        while not reading.wait(_WATCH_SECONDS):
+            moved(*reading.progress())
+
+
+def _solving() -> "AbstractContextManager[Progress | None]":
+    """Progress of a strategy that has to be solved, on a terminal."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    from dpdau.cli.output import solving_progress
+
+    return solving_progress()
+
+
+def _decimal(name: str, text: str | None) -> Decimal | None:
+    """A privacy parameter exactly as it was written."""
+    try:
+        found = None if text is None else Decimal(text)
+    except InvalidOperation:
+        found = Decimal("nan")
+    if found is not None and not found.is_finite():
+        raise InvalidSettingError(f"Expected --{name} as a decimal number, found something else.")
+    return found
+
+
+def _parse_op(text: str | None) -> Op | None:
+    try:
+        return None if text is None else Op(text)
+    except ValueError:
+        raise InvalidEventError(f"Expected --default-op {' or '.join(Op)}.", field="op") from None

@@ -1,0 +1,101 @@
+"""`dpdau release`: a file in, a month of numbers out, in words and in JSON."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dpdau.cli.root import run
+
+MONTH = ["--month", "2026-02"]
+ROWS = "".join(f"u{day},+,2026-02-{day:02d}\n" for day in range(1, 29))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a file of events and nothing else."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HASH_SALT_SECRET", raising=False)
+    (tmp_path / "e.csv").write_text("user_id,op,day\n" + ROWS + "u1,*,2026-02-01\n")
+    return tmp_path
+
+
+def test_json_is_a_list_of_releases(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each as `series --json` has it; what was read goes to standard error."""
+    assert 0 == run(["release", "--from", "e.csv", *MONTH, "--json"])
+    made = capsys.readouterr()
+    releases = json.loads(made.out)
+
+    assert (84, {False}) == (len(releases), {one["replayed"] for one in releases})
+    assert {"dau", "wau", "mau"} == {one["metric"] for one in releases}
+    assert {3.0} == {one["epsilon_used"] for one in releases}
+    assert 0.0 == releases[0]["budget_remaining"] == releases[0]["budget"]["epsilon_remaining"]
+    assert "29 received = 28 accepted + 1 rejected" in made.err
+    assert "row 28: unknown_op" in made.err
+    assert "u1" not in made.err
+
+
+def test_tables_say_what_was_charged_and_the_second_time_nothing(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One table for each metric; asking again shows the same numbers from the ledger."""
+    assert 0 == run(["release", "--from", "e.csv", *MONTH, "--epsilon", "1.5", "--delta", "1e-7"])
+    first = capsys.readouterr()
+    again = run(["release", "--from", "gone.csv", *MONTH, "--epsilon", "1.5", "--delta", "1e-7"])
+    second = capsys.readouterr()
+
+    assert "charged once: ε 1.5 at δ 1e-07 for all 84 numbers of 2026-02" in first.out
+    assert (0, True) == (again, "gone.csv was not read, nothing was charged" in second.err)
+    assert first.out.splitlines()[:-1] == second.out.splitlines()[:-1]
+    assert "stored before, nothing charged" in second.out
+
+
+def test_a_dry_run_prices_and_reads_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file need not be there; the price is that of the month's plan."""
+    assert 0 == run(["release", "--from", "gone.csv", *MONTH, "--dry-run"])
+    shown = capsys.readouterr().out
+    assert 0 == run(["release", "--from", "gone.csv", *MONTH, "--dry-run", "--json"])
+    priced = json.loads(capsys.readouterr().out)
+
+    assert "pays for all 84 numbers of 2026-02" in shown
+    assert (3.0, False, True) == (priced["epsilon"], priced["opened"], priced["affordable"])
+
+
+def test_the_ledger_is_sound_and_every_front_shows_the_numbers(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`audit` passes after it, and `series` and `mau` find what was released."""
+    assert 0 == run(["release", "--from", "e.csv", *MONTH, "--json"])
+    released = {one["release_id"] for one in json.loads(capsys.readouterr().out)}
+    assert 0 == run(["init"])
+    capsys.readouterr()
+    assert 0 == run(["audit"])
+    capsys.readouterr()
+    days = ["--from", "2026-02-01", "--to", "2026-02-28"]
+    assert 0 == run(["series", *days, "--json"])
+    series = {one["release_id"] for one in json.loads(capsys.readouterr().out)}
+    assert 0 == run(["mau", "--end", "2026-02-28", "--json"])
+    mau = json.loads(capsys.readouterr().out)
+
+    assert released == series
+    assert (True, True) == (mau["replayed"], mau["release_id"] in released)
+
+
+def test_what_is_wrong_ends_with_its_exit_code(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """2 for a request that can be mended, 4 for a month that is not over."""
+    cases = [
+        (["--from", "gone.csv", *MONTH], 2),
+        (["--from", "e.csv", "--month", "2026-2"], 2),
+        (["--from", "e.csv", *MONTH, "--format", "xml"], 2),
+        (["--from", "e.csv", *MONTH, "--user", "nobody"], 2),
+        (["--from", "e.csv", *MONTH, "--epsilon", "much"], 2),
+        (["--from", "e.csv", *MONTH, "--default-op", "*"], 2),
+        (["--from", "e.csv", "--month", "2999-06"], 4),
+    ]
+    codes = [run(["release", *arguments]) for arguments, _ in cases]
+    assert [code for _, code in cases] == codes
+    assert 0 == run(["release", "--from", "e.csv", *MONTH, "--json"])
+    assert "28 accepted" in capsys.readouterr().err
+    assert 2 == run(["release", "--from", "e.csv", *MONTH, "--epsilon", "1"])
