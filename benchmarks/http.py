@@ -75,9 +75,11 @@ class Connection(asyncio.Protocol):
         self._answer: asyncio.Future[tuple[int, bytes]] | None = None
 
     def connection_made(self, transport: Any) -> None:
+        """The connection is there."""
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        """A part of an answer."""
         self._received += data
         head = self._received.find(b"\r\n\r\n")
         if head < 0:
@@ -94,6 +96,7 @@ class Connection(asyncio.Protocol):
             answer.set_result((int(names[9:12]), body))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """The service closed it."""
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(exc or ConnectionError("closed by the service"))
 

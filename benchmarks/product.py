@@ -40,6 +40,8 @@ SEED: Final = 7
 _BATCH_ROWS: Final = 500_000
 _DAYS_MEASURED: Final = 12
 _COUNT_ROUNDS: Final = 5
+_SEGMENTS: Final = (0, 4, 16)
+_YEAR_DAYS: Final = 365
 
 _Answer = TypeVar("_Answer")
 
@@ -79,17 +81,23 @@ class Population:
         return self._random.random(len(self.everyone)) < ACTIVE
 
 
-def step(users: int) -> dict[str, Any]:
+def step(users: int, segments: int = 0) -> dict[str, Any]:
     """A day of a month plan: fixed, counted, made noisy, recorded, durable; DAU, WAU and MAU."""
     people = Population(users)
-    with tempfile.TemporaryDirectory() as name, open_app(Path(name)).closing() as app:
+    values = [f"platform=p{number}" for number in range(segments)]
+    settings = {"DIMENSIONS": "platform", "PLAN_SEGMENTS": ",".join(values)} if segments else {}
+    with tempfile.TemporaryDirectory() as name, open_app(Path(name), **settings).closing() as app:
 
         def take_in(day: dt.date) -> None:
             who = people.everyone[people.on_a_day()]
             for start in range(0, len(who), _BATCH_ROWS):
-                ids = pa.array(who[start : start + _BATCH_ROWS])
-                table = pa.table({"user_id": ids, "day": pa.array([day] * len(ids))})
-                app.ingest(decode_table(table, rules=app.rules()))
+                some = who[start : start + _BATCH_ROWS]
+                columns = {"user_id": pa.array(some), "day": pa.array([day] * len(some))}
+                if segments:
+                    names = pa.array([f"p{number}" for number in range(segments + 1)])
+                    places = pa.array((some % np.uint64(segments + 1)).astype(np.int32))
+                    columns["platform"] = pa.DictionaryArray.from_arrays(places, names)
+                app.ingest(decode_table(pa.table(columns), rules=app.rules()))
 
         for offset in range((MONTH_BEGINS - FIRST).days):
             take_in(FIRST + dt.timedelta(offset))
@@ -103,6 +111,7 @@ def step(users: int) -> dict[str, Any]:
         assert len(app.series(list(Metric), MONTH_BEGINS, day)) == 3 * _DAYS_MEASURED
     return {
         "users": users,
+        "segments": segments,
         "open_seconds": round(opened, 3),
         "first_day_seconds": round(seconds[0], 4),
         "day_seconds": spread(seconds[1:], 4),
@@ -168,6 +177,36 @@ def counts(users: int) -> dict[str, Any]:
     }
 
 
+def segments(users: int) -> dict[str, Any]:
+    """A day of a month plan with more and more segments."""
+    return {"by_segments": [step(users, number) for number in _SEGMENTS]}
+
+
+def days(users: int) -> dict[str, Any]:
+    """Counts of one month and of the whole year, over a year of activity."""
+    people = Population(users)
+    first = day_number(dt.date(2025, 1, 1))
+    with tempfile.TemporaryDirectory() as name:
+        store = EmbeddedStore(Path(name) / "activity", clock=lambda: NOW)
+        for number in range(first, first + _YEAR_DAYS):
+            for batch in batches(people.everyone[people.on_a_day()], day_date(number)):
+                store.apply(batch)
+        last = day_date(first + _YEAR_DAYS - 1)
+        found = []
+        for length in (30, _YEAR_DAYS - 30):
+            start = last - dt.timedelta(length - 1)
+            seconds = [
+                _timed(
+                    lambda start=start: store.counts(first=start, last=last, window_days=[1, 30])
+                )[0]
+                for _ in range(_COUNT_ROUNDS + 1)
+            ]
+            found.append({"days": length, "warm_seconds": spread(seconds[1:])})
+        stats = store.stats()
+        store.close()
+    return {"users": users, "by_days": found, "rows": stats.rows, "bytes": stats.bytes_on_disk}
+
+
 def races(releases: int) -> dict[str, Any]:
     """Releases from many threads against one cap: never over, never under by more than one."""
     with tempfile.TemporaryDirectory() as name:
@@ -176,10 +215,10 @@ def races(releases: int) -> dict[str, Any]:
 
             def one(_number: int) -> bool:
                 try:
-                    app.release(Metric.DAU, MONTH_BEGINS, fresh=True)
+                    # Of two that come at once, one may be given what the other has bought.
+                    return not app.release(Metric.DAU, MONTH_BEGINS, fresh=True).replayed
                 except BudgetExhaustedError:
                     return False
-                return True
 
             began = time.perf_counter()
             with ThreadPoolExecutor(32) as pool:
@@ -202,9 +241,18 @@ def _timed(question: Callable[[], _Answer]) -> tuple[float, _Answer]:
     return time.perf_counter() - began, answer
 
 
+KINDS: Final[dict[str, Callable[[int], dict[str, Any]]]] = {
+    "step": step,
+    "counts": counts,
+    "races": races,
+    "segments": segments,
+    "days": days,
+}
+
+
 def main(kind: str, size: int) -> None:
     """Runs one measurement."""
-    found = {"step": step, "counts": counts, "races": races}[kind](size)
+    found = KINDS[kind](size)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     print(json.dumps({**found, "peak_mb": round(peak), "load": round(os.getloadavg()[0], 2)}))
 

@@ -1,5 +1,6 @@
 """The data directory: where each thing lives, its permissions, and who is using it."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -59,6 +60,16 @@ class DataDir:
         return self.root / "backups"
 
     @property
+    def restoring(self) -> Path:
+        """Says that a restore is under way: until it is done, nothing here is to be opened."""
+        return self.root / "restore.json"
+
+    @property
+    def stage(self) -> Path:
+        """Where a restore puts what it brings back, and what that replaces."""
+        return self.root / "restore"
+
+    @property
     def strategies(self) -> Path:
         """Noise strategies that were solved here; public."""
         return self.root / "strategies"
@@ -86,24 +97,27 @@ class DataDir:
         """
         return DataDirUse(self._lock(fcntl.LOCK_SH))
 
-    def own(self, url: str) -> "DataDirUse":
-        """Marks the directory as owned by the service at `url`, until closed.
+    def own(self, url: str | None = None) -> "DataDirUse":
+        """Marks the directory as owned by the service at `url`, or by a command, until closed.
 
         Raises:
             DataDirInUseError: A service or a command is using it.
         """
         handle = self._lock(fcntl.LOCK_EX)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps({"url": url, "pid": os.getpid()}).encode(), 0)
+        try:
+            os.ftruncate(handle, 0)
+            if url is not None:
+                os.pwrite(handle, json.dumps({"url": url, "pid": os.getpid()}).encode(), 0)
+        except OSError as error:
+            os.close(handle)
+            raise self._not_writable(error) from None
         return DataDirUse(handle)
 
     def _lock(self, kind: int) -> int:
         try:
             handle = os.open(self.root / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise StoreUnavailableError(
-                f"Expected {self.root} to be writable, found: {error.strerror}."
-            ) from None
+            raise self._not_writable(error) from None
         try:
             fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except OSError:
@@ -113,6 +127,11 @@ class DataDir:
             hint = f"; a command can speak to it with --url {url}" if url else "; wait for its end"
             raise DataDirInUseError(f"{self.root} is in use by {who}{hint}.", url=url) from None
         return handle
+
+    def _not_writable(self, error: OSError) -> StoreUnavailableError:
+        return StoreUnavailableError(
+            f"Expected {self.root} to be writable, found: {error.strerror}."
+        )
 
 
 class DataDirUse:
@@ -124,7 +143,9 @@ class DataDirUse:
     def close(self) -> None:
         """Gives the directory back; may be called twice."""
         if self._handle is not None:
-            os.ftruncate(self._handle, 0)
+            # What is written there counts for nothing once the hold is gone.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._handle, 0)
             os.close(self._handle)
             self._handle = None
 

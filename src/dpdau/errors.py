@@ -14,13 +14,16 @@ DpdauError
 ├── NotAuthorizedError             the API key lacks the scope
 ├── BudgetExhaustedError           the charge does not fit the budget; nothing was charged
 ├── RateLimitedError               too many requests; retry later
+├── OverloadedError                more events at once than can wait; retry later
 ├── ReleaseNotReadyError           the day has not closed
 ├── UnavailableError               retry later
 │   ├── StoreUnavailableError      the activity store cannot write
 │   ├── LedgerConflictError        another writer held the ledger for too long
 │   ├── LedgerUnavailableError     the ledger cannot be read or written
 │   ├── ServiceUnreachableError    the service did not answer
-│   └── DataDirInUseError          a running service owns the data directory
+│   ├── DataDirInUseError          a running service owns the data directory
+│   ├── SpoolFullError             the sender's spool has no room; the event was not taken
+│   └── SpoolUnavailableError      the sender's spool is in use, closed, or cannot be written
 └── IntegrityError                 stop: what is stored contradicts itself
     ├── LedgerCorruptError         the hash chain or the high-water mark does not match
     ├── StoreCorruptError          a checksum or an authentication tag does not match
@@ -124,6 +127,12 @@ class RateLimitedError(DpdauError):
     code = "rate_limited"
 
 
+class OverloadedError(DpdauError):
+    """More events at once than can wait to be written; retry after `retry_after_seconds`."""
+
+    code = "overloaded"
+
+
 class ReleaseNotReadyError(DpdauError):
     """The day has not closed."""
 
@@ -164,6 +173,18 @@ class DataDirInUseError(UnavailableError):
     """A running service owns the data directory."""
 
     code = "data_dir_in_use"
+
+
+class SpoolFullError(UnavailableError):
+    """The sender's spool has no room; the event was not taken."""
+
+    code = "spool_full"
+
+
+class SpoolUnavailableError(UnavailableError):
+    """The sender's spool is in use by another process, closed, or cannot be written."""
+
+    code = "spool_unavailable"
 
 
 class IntegrityError(DpdauError):
@@ -217,12 +238,15 @@ OUTCOMES: dict[type[DpdauError], Outcome] = {
     NotAuthorizedError: Outcome(403, "PERMISSION_DENIED", 2),
     BudgetExhaustedError: Outcome(429, "RESOURCE_EXHAUSTED", 3),
     RateLimitedError: Outcome(429, "RESOURCE_EXHAUSTED", 5),
+    OverloadedError: Outcome(429, "RESOURCE_EXHAUSTED", 5),
     ReleaseNotReadyError: Outcome(409, "FAILED_PRECONDITION", 4),
     StoreUnavailableError: Outcome(503, "UNAVAILABLE", 5),
     LedgerConflictError: Outcome(503, "UNAVAILABLE", 5),
     LedgerUnavailableError: Outcome(503, "UNAVAILABLE", 5),
     ServiceUnreachableError: Outcome(503, "UNAVAILABLE", 5),
     DataDirInUseError: Outcome(503, "UNAVAILABLE", 5),
+    SpoolFullError: Outcome(503, "UNAVAILABLE", 5),
+    SpoolUnavailableError: Outcome(503, "UNAVAILABLE", 5),
     LedgerCorruptError: Outcome(500, "DATA_LOSS", 6),
     StoreCorruptError: Outcome(500, "DATA_LOSS", 6),
     SecretMismatchError: Outcome(500, "FAILED_PRECONDITION", 6),

@@ -117,7 +117,7 @@ class Settings(BaseSettings):
         description="Secret of 32 bytes or more, written b64:…, that keys every pseudonym.",
     )
     HASH_SALT_ROTATION_DAYS: int = Field(
-        90, ge=1, description="Days after which `dpdau doctor` says that a key is due for rotation."
+        90, ge=1, description="Days after which the key of the pseudonyms is replaced by itself."
     )
     EPSILON_DAU: Epsilon = Field(Decimal("0.3"), description="ε of one DAU release.")
     EPSILON_WAU: Epsilon = Field(Decimal("0.5"), description="ε of one WAU release, at DELTA.")

@@ -4,9 +4,14 @@ Logs are one JSON object a line on stderr. They carry no user id and no exact co
 `BoundedCount`, `Event` or `EventBatch` that is handed to a log call raises.
 """
 
+import io
+import json
 import logging
 import sys
-from collections.abc import MutableMapping
+import threading
+from collections import deque
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any, Final, TextIO
 
 import structlog
@@ -14,6 +19,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from dpdau.domain import BoundedCount, BudgetBlock, Event, EventBatch, PrivateValueError
 
+LOG_SECONDS: Final = 0.1
+LOG_LINES_MAX: Final = 50_000
+_STAMPER: Final = structlog.processors.TimeStamper(fmt="iso", utc=True)
 _PRIVATE: Final = (BoundedCount, Event, EventBatch)
 
 
@@ -23,12 +31,12 @@ def configure_logs(*, stream: TextIO | None = None, level: str = "INFO") -> None
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _STAMPER,
         refuse_private,
     ]
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
+        _LineFormatter(
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
@@ -50,6 +58,109 @@ def configure_logs(*, stream: TextIO | None = None, level: str = "INFO") -> None
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def log_line(name: str, event: str, facts: dict[str, str | int | float | None]) -> None:
+    """One line on level INFO, as `log(name).info(event, **facts)` writes it, at a quarter of the
+    cost: for what is logged with every request. Only plain values, so none can be private.
+    """
+    logger = logging.getLogger(name)
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    line: dict[str, Any] = {
+        **facts,
+        "event": event,
+        "level": "info",
+        "logger": name,
+    }
+    text = json.dumps(_STAMPER(logger, "info", line))
+    logger.handle(_Line(name, logging.INFO, "", 0, text, None, None))
+
+
+class _Line(logging.LogRecord):
+    """A record whose message is a whole line already."""
+
+
+class _LineFormatter(structlog.stdlib.ProcessorFormatter):
+    """The formatter of all other records, which lets whole lines pass."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return str(record.msg) if type(record) is _Line else super().format(record)
+
+
+@contextmanager
+def logs_in_batches() -> Iterator[None]:
+    """Writes log lines from a thread of their own, a few times a second, while it lasts.
+
+    A line that is written by itself costs a system call in the middle of a request, and waits
+    where the reader of the log is slow. What was logged is written before this ends.
+    """
+    batches = []
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.StreamHandler:
+            batches.append((handler, _Batched(handler.stream)))
+            handler.setStream(batches[-1][1])
+    try:
+        yield
+    finally:
+        for handler, batched in batches:
+            handler.setStream(batched.stream)
+            batched.close()
+
+
+def write_logs() -> None:
+    """Writes the lines that wait; for the end of a process that does not clean up."""
+    for handler in logging.getLogger().handlers:
+        stream = getattr(handler, "stream", None)
+        if isinstance(stream, _Batched):
+            stream.drain()
+
+
+class _Batched(io.TextIOBase):
+    """A text stream that is written by a thread of its own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self._lines: deque[str] = deque()
+        self._any = threading.Event()
+        self._end = threading.Event()
+        self._drains = threading.Lock()
+        self._writer = threading.Thread(target=self._write, name="log", daemon=True)
+        self._writer.start()
+
+    def write(self, text: str) -> int:
+        """Keeps a line; where nobody takes them, the oldest ones are written here."""
+        self._lines.append(text)
+        if not self._any.is_set():
+            self._any.set()
+        if len(self._lines) >= LOG_LINES_MAX:
+            self.drain()
+        return len(text)
+
+    def flush(self) -> None:
+        """Does nothing: the thread writes."""
+
+    def drain(self) -> None:
+        """Writes what there is."""
+        with self._drains:
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
+            if lines:
+                self.stream.write("".join(lines))
+                self.stream.flush()
+
+    def close(self) -> None:
+        """Writes what there is and ends the thread."""
+        self._end.set()
+        self._any.set()
+        self._writer.join()
+        self.drain()
+
+    def _write(self) -> None:
+        while not self._end.is_set():
+            self._any.wait()
+            self._end.wait(LOG_SECONDS)
+            self._any.clear()
+            self.drain()
 
 
 def log(name: str) -> structlog.stdlib.BoundLogger:

@@ -115,6 +115,35 @@ def test_last_affordable_release_is_charged_once(tmp_path: Path, workers: list[W
     assert () == report.problems
 
 
+def test_a_thousand_requests_of_two_processes_fill_the_cap(
+    tmp_path: Path, workers: list[Worker]
+) -> None:
+    """Of 1,000 requests that two processes make at once the cap's ten are sold, and no more."""
+    ledger = open_ledger(tmp_path)
+    two = workers[:2]
+
+    def ask(place: int) -> list[dict[str, Any]]:
+        heard = []
+        for number in range(500):
+            two[place].tell(do="step", plan_id=f"plan-{place}-{number}", estimate=number)
+            two[place].hear()
+            heard.append(two[place].hear())
+        return heard
+
+    for worker in two:
+        worker.tell(do="open", folder=str(tmp_path))
+    assert 1 == len({worker.hear()["opened"] for worker in two})
+    with ThreadPoolExecutor(2) as threads:
+        answers = [one for heard in threads.map(ask, range(2)) for one in heard]
+
+    state, report = ledger.budget_state(budget()), ledger.verify()
+    ledger.close()
+    assert {"budget_exhausted": 990, None: 10} == Counter(one.get("error") for one in answers)
+    assert Fraction(3) == state.spent.epsilon
+    assert (10, 10) == (report.charges, report.releases)
+    assert () == report.problems
+
+
 def test_same_step_is_answered_with_the_same_bytes(tmp_path: Path, workers: list[Worker]) -> None:
     """Eight processes that ask for one step get one number, for one charge."""
     ledger = open_ledger(tmp_path)

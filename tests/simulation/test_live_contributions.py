@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpdau.activity import embedded, rotation, upkeep
+from dpdau.activity import folding, rotation, upkeep
 from dpdau.activity.embedded import EmbeddedStore
 from dpdau.activity.held import HELD
 from dpdau.domain import Event, Op, day_number
@@ -108,7 +108,7 @@ def test_every_user_stays_in_the_class(folder: Path) -> None:
 
 def not_held(patch: pytest.MonkeyPatch) -> None:
     """Who is taken out by an event and comes back counts again."""
-    patch.setattr(embedded, "left_by", lambda *_: {})
+    patch.setattr(folding, "left_by", lambda *_: {})
 
 
 def no_tombstone(patch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def no_tombstone(patch: pytest.MonkeyPatch) -> None:
 def not_moved(patch: pytest.MonkeyPatch) -> None:
     """A rotation does not move who is out."""
     real = rotation.moves
-    patch.setattr(embedded.rotation, "moves", lambda *some: {**real(*some), HELD: {}})
+    patch.setattr(folding.rotation, "moves", lambda *some: {**real(*some), HELD: {}})
 
 
 @pytest.mark.parametrize("bug", [not_held, no_tombstone, not_moved])

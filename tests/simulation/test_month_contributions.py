@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpdau.activity import embedded, months, rotation, upkeep
+from dpdau.activity import folding, months, rotation, upkeep
 from dpdau.activity.embedded import EmbeddedStore
 from dpdau.activity.held import HELD
 from dpdau.activity.labels import LABELS
@@ -205,7 +205,7 @@ def test_every_user_stays_in_the_class(folder: Path) -> None:
 
 def late_not_held(patch: pytest.MonkeyPatch) -> None:
     """Late events change days that were fixed."""
-    patch.setattr(embedded, "has_late", lambda *_: False)
+    patch.setattr(folding, "has_late", lambda *_: False)
 
 
 def no_tombstone(patch: pytest.MonkeyPatch) -> None:
@@ -216,7 +216,7 @@ def no_tombstone(patch: pytest.MonkeyPatch) -> None:
 def tombstone_lost(patch: pytest.MonkeyPatch) -> None:
     """A rotation does not move what is held."""
     real = rotation.moves
-    patch.setattr(embedded.rotation, "moves", lambda *some: {**real(*some), HELD: {}})
+    patch.setattr(folding.rotation, "moves", lambda *some: {**real(*some), HELD: {}})
 
 
 def not_sticky(patch: pytest.MonkeyPatch) -> None:
@@ -237,10 +237,10 @@ def not_sticky(patch: pytest.MonkeyPatch) -> None:
 
 def purged_too_early(patch: pytest.MonkeyPatch) -> None:
     """Retention takes the days that the month still counts."""
-    real = upkeep._dropping_days, upkeep._stale_days
+    real = upkeep.dropping_days, upkeep.stale_days
     first = day_number(FIRST) + PURGE_DAY
-    patch.setattr(upkeep, "_dropping_days", lambda _day: real[0](first))
-    patch.setattr(upkeep, "_stale_days", lambda _day: real[1](first))
+    patch.setattr(upkeep, "dropping_days", lambda _day: real[0](first))
+    patch.setattr(upkeep, "stale_days", lambda _day: real[1](first))
 
 
 @pytest.mark.parametrize(

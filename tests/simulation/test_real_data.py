@@ -78,7 +78,7 @@ def whole_recount(pairs_of: Callable[[], list[Pair]]) -> list[list[int]]:
 def users(tmp_path: Path) -> Pseudonymizer:
     """Pseudonyms of a keyring on the disk."""
     keyring = Keyring.create(tmp_path / "keyring", bytes(range(64)), clock=lambda: NOW)
-    return Pseudonymizer(keyring.live(NOW.date()))
+    return Pseudonymizer(keyring.live())
 
 
 @pytest.fixture

@@ -47,6 +47,53 @@ for number in range(start, 100_000):
 """
 
 
+GROUP_CHILD = """
+import dataclasses, datetime as dt, sys
+from pathlib import Path
+import numpy as np
+from dpdau.activity.embedded import EmbeddedStore
+from dpdau.activity.upkeep import StoreLimits
+from strategies import columns
+
+root, start, first, sizes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), eval(sys.argv[4])
+limits = StoreLimits(direct_rows_min=200, pending_rows_max=3000, pending_commits_max=3,
+                     loose_files_max=2, part_rows_min=500, part_files_max=2)
+clock = lambda: dt.datetime(2026, 3, 15, tzinfo=dt.UTC)
+store = EmbeddedStore(Path(root), clock=clock, limits=limits)
+for number in range(start, 100_000):
+    group = []
+    for place, size in enumerate(sizes):
+        who = np.random.default_rng(number * 3 + place).integers(1, 2**64, size, dtype=np.uint64)
+        batch = columns(who, np.full(size, first + number * len(sizes) + place))
+        group.append(dataclasses.replace(batch, batch_id=f"{number}-{place}"))
+    applied = store.apply_many(group)
+    print(number, applied[0].duplicate, flush=True)
+    store.tend()
+"""
+
+
+@pytest.mark.slow
+def test_a_group_is_whole_or_absent_after_a_kill(tmp_path: Path) -> None:
+    """After each of 4 kills every acknowledged group is there, and no group is there in part."""
+    root, seeded = tmp_path / "activity", random.Random(SEED)
+    start = 0
+    for kill in range(KILLS // 2):
+        last = _run_and_kill(root, start, seeded.randint(1, 40), child=GROUP_CHILD)[-1]
+        store = EmbeddedStore(root, clock=lambda: dt.datetime(2026, 3, 15, tzinfo=dt.UTC))
+        days = (last + 3) * len(SIZES)
+        table = store.counts(
+            first=FIRST, last=FIRST + dt.timedelta(days=days - 1), window_days=(1,)
+        )
+        store.close()
+
+        groups = table[0].reshape(-1, len(SIZES)).tolist()
+        context = f"seed {SEED}, kill {kill}, groups {start}..{last}"
+        assert [list(SIZES)] * (last + 1) == groups[: last + 1], context
+        assert groups[last + 1] in ([0] * len(SIZES), list(SIZES)), context
+        assert [0] * len(SIZES) == groups[last + 2], context
+        start = last + 1
+
+
 @pytest.mark.slow
 def test_acknowledged_batches_survive_a_kill(tmp_path: Path) -> None:
     """After each of 8 kills every acknowledged batch is whole, and none is torn or doubled."""
@@ -90,19 +137,19 @@ def _check_months(store: EmbeddedStore, last: int) -> None:
     assert (None if ended else month_of(day).encode()) == store.secret(month_of(day))
 
 
-def _run_and_kill(root: Path, start: int, after: int) -> list[int]:
+def _run_and_kill(root: Path, start: int, after: int, *, child: str = CHILD) -> list[int]:
     """Writes batches from `start` on, kills after some acknowledgments, returns what was acked."""
     tests = Path(__file__).parents[1]
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(root), str(start), str(day_number(FIRST)), repr(SIZES)],
+    process = subprocess.Popen(
+        [sys.executable, "-c", child, str(root), str(start), str(day_number(FIRST)), repr(SIZES)],
         stdout=subprocess.PIPE,
         text=True,
         cwd=tests,
     )
-    assert child.stdout is not None
-    lines = [child.stdout.readline() for _ in range(after)]
-    child.kill()
-    rest = child.stdout.read().splitlines(keepends=True)
-    child.wait()
-    child.stdout.close()
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(after)]
+    process.kill()
+    rest = process.stdout.read().splitlines(keepends=True)
+    process.wait()
+    process.stdout.close()
     return [int(line.split()[0]) for line in (*lines, *rest) if line.endswith("\n")]

@@ -1,5 +1,6 @@
 """A user id that a request holds is in no answer, log line or metric, on any route or refusal."""
 
+import io
 import json
 import logging
 import os
@@ -9,15 +10,18 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import generate_latest
 
 from dpdau.api.auth import RATE_LIMIT
+from dpdau.api.bodies import BodyReader
 from dpdau.app import App
 from dpdau.domain import Scope
-from dpdau.errors import OUTCOMES
+from dpdau.errors import OUTCOMES, OverloadedError
 from dpdau.settings import Settings
 from dpdau.telemetry import Metrics
 from in_process import service
@@ -35,11 +39,27 @@ def app(tmp_path: Path) -> Iterator[App]:
         yield opened
 
 
+def table(*, arrow: bool) -> bytes:
+    """A table with the id in a user id, the name of a column and a value that is refused."""
+    columns = {"user_id": [CANARY, CANARY * 20], "op": ["+", CANARY], CANARY: [CANARY] * 2}
+    rows = pa.table({**columns, "day": [DAY.isoformat(), CANARY]})
+    sink = io.BytesIO()
+    if arrow:
+        with pa.ipc.new_stream(sink, rows.schema) as writer:
+            writer.write_table(rows)
+    else:
+        pq.write_table(rows, sink)
+    return sink.getvalue()
+
+
 def requests() -> list[tuple[str, str, dict[str, Any]]]:
     """Requests with the id in the path, the query, a header and the body, on every route."""
     day = DAY.isoformat()
     wrong = {"user_id": CANARY, "op": CANARY, "day": CANARY, "metadata": {"platform": CANARY}}
     ndjson = {"Content-Type": "application/x-ndjson"}
+    arrow, parquet = (
+        {"Content-Type": f"application/vnd.apache.{kind}"} for kind in ("arrow.stream", "parquet")
+    )
     plan = {"metric": "dau", "day": day, "segment": f"{CANARY}={CANARY}"}
     return [
         ("POST", "/event", {"json": {"event": event(CANARY, metadata={CANARY: CANARY})}}),
@@ -53,6 +73,13 @@ def requests() -> list[tuple[str, str, dict[str, Any]]]:
         ("POST", "/events", {"content": CANARY, "headers": {"Content-Encoding": CANARY} | ndjson}),
         ("POST", "/events", {"content": f"{CANARY} " * 5000, "headers": ndjson}),
         ("POST", "/events", {"json": [], "headers": {"Idempotency-Key": CANARY * 20}}),
+        ("POST", "/events", {"content": table(arrow=True), "headers": arrow}),
+        ("POST", "/events", {"content": table(arrow=True)[:-70], "headers": arrow}),
+        ("POST", "/events", {"content": table(arrow=False), "headers": parquet}),
+        ("POST", "/events", {"content": table(arrow=False)[9:], "headers": parquet}),
+        ("POST", "/events", {"content": f"PAR1{CANARY}PAR1", "headers": parquet}),
+        ("POST", "/events", {"content": CANARY, "headers": arrow}),
+        ("GET", "/events", {"params": {CANARY: CANARY}}),
         ("DELETE", f"/users/{CANARY}", {}),
         ("DELETE", f"/users/{CANARY}/", {}),
         ("DELETE", f"/users/{CANARY * 20}", {}),
@@ -108,7 +135,8 @@ def test_no_id_in_any_answer_log_or_metric(
         (None, "1/hour"),
     ):
         app.metrics = Metrics()
-        with service(app, key=key, rate_limit=rate, max_body_bytes=20_000) as http:
+        limits = {"rate_limit": rate, "ingest_rate_limit": rate, "max_body_bytes": 20_000}
+        with service(app, key=key, **limits) as http:
             answers += [http.request(method, path, **more) for method, path, more in requests()]
         metrics += generate_latest(app.metrics.registry).decode()
     logging.getLogger("httpx").setLevel(logging.NOTSET)
@@ -119,6 +147,32 @@ def test_no_id_in_any_answer_log_or_metric(
     logged = [f"{record.getMessage()}{record.__dict__}" for record in caplog.records]
     written = "".join(capfd.readouterr())
     assert [] == [text for text in [*shown, *logged, metrics, written] if CANARY in text]
+
+
+def test_an_overloaded_service_refuses_in_the_same_shape(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no room for one more event: 429 `overloaded`, with a time to come again, and no id."""
+    monkeypatch.setattr(BodyReader, "hold", full)
+    with service(app) as http:
+        answers = [
+            http.request(method, path, **more)
+            for method, path, more in requests()
+            if path in ("/event", "/events") and method == "POST"
+        ]
+
+    refused = [one for one in answers if one.status_code == 429]
+    assert len(refused) > len(answers) // 2
+    for one in refused:
+        assert ("overloaded", 1) == (one.json()["code"], one.json()["retry_after_seconds"])
+        assert "1" == one.headers["retry-after"]
+        assert CANARY not in f"{one.headers}{one.text}"
+
+
+def full(_reader: BodyReader, more: int) -> None:
+    """No room for another byte."""
+    if more > 0:
+        raise OverloadedError("Expected room, found none.", retry_after_seconds=1)
 
 
 def test_every_refusal_has_one_shape_and_a_known_code(app: App) -> None:

@@ -7,19 +7,20 @@ scope (403). Only then is a parameter or a body looked at.
 import hashlib
 import ipaddress
 import math
-from collections.abc import Awaitable, Callable
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from fastapi import Request, Security
 from fastapi.security import APIKeyHeader
-from limits import RateLimitItem, parse
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
+from limits import parse
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Scope as ASGIScope
 
-from dpdau.app import App, system_clock
+from dpdau.app import App
 from dpdau.domain import Caller, Scope
 from dpdau.errors import (
     InvalidSettingError,
@@ -29,6 +30,13 @@ from dpdau.errors import (
 )
 
 RATE_LIMIT: Final = "1000/second"
+INGEST_RATE_LIMIT: Final = "20000/second"
+"""The routes of events have windows of their own: what holds them back is the queue."""
+KNOWN_SECONDS: Final = 0.5
+"""How long a key that was looked up is known; a revoked one is refused after that at the latest."""
+KNOWN_KEYS_MAX: Final = 1024
+WINDOWS_MAX: Final = 100_000
+"""Windows that are kept at once, of all addresses and keys."""
 API_KEY_LENGTH_MAX: Final = 512
 TRAFFIC_SCOPE_KEY: Final = "dpdau.traffic"
 KEY_HEADER: Final = APIKeyHeader(
@@ -84,35 +92,72 @@ class Traffic:
 
 
 class RateLimiter:
-    """Fixed windows in memory: one for each client address and one for each key."""
+    """Fixed windows in memory: one for each client address and one for each key.
 
-    def __init__(self, limit: str) -> None:
-        self._item: RateLimitItem = parse(limit)
-        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+    A window begins with its first request. It is kept here, and not by a library, because it is
+    asked twice for every event that is sent by itself.
+
+    Args:
+        limit: As `1000/second`.
+        clock: Seconds that never go back.
+    """
+
+    def __init__(self, limit: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        item = parse(limit)
+        self._amount: Final = item.amount
+        self._seconds: Final = item.get_expiry()
+        self._clock = clock
+        self._windows: dict[tuple[str, str], tuple[float, int]] = {}
 
     def take(self, kind: str, name: str) -> Rate:
         """Counts one request of an `address` or a `key`."""
-        allowed = self._limiter.hit(self._item, kind, name)
-        stats = self._limiter.get_window_stats(self._item, kind, name)
-        left = math.ceil(stats.reset_time - system_clock().timestamp())
+        now, window = self._clock(), (kind, name)
+        end, taken = self._windows.get(window, (now, 0))
+        if end <= now:
+            self._make_room(now)
+            self._windows.pop(window, None)
+            end, taken = now + self._seconds, 0
+        self._windows[window] = (end, taken + 1)
         return Rate(
             kind=kind,
-            limit=self._item.amount,
-            remaining=max(stats.remaining, 0),
-            reset_seconds=min(max(left, 1), self._item.get_expiry()),
-            exceeded=not allowed,
+            limit=self._amount,
+            remaining=max(self._amount - taken - 1, 0),
+            reset_seconds=min(max(math.ceil(end - now), 1), self._seconds),
+            exceeded=taken >= self._amount,
         )
+
+    def _make_room(self, now: float) -> None:
+        """Drops windows that are over; where there are too many others, the oldest ones."""
+        if len(self._windows) >= WINDOWS_MAX:
+            self._windows = {one: known for one, known in self._windows.items() if known[0] > now}
+            for one in list(self._windows)[: len(self._windows) - WINDOWS_MAX // 2]:
+                del self._windows[one]
 
 
 class Gate:
-    """Turns the key of a request into a caller, and refuses it in the documented order."""
+    """Turns the key of a request into a caller, and refuses it in the documented order.
 
-    def __init__(self, app: App, limiter: RateLimiter, *, no_auth: bool) -> None:
+    Guarantee: a caller is known for `KNOWN_SECONDS` at most, so a key that is revoked or expires
+    stops to work within that time. Only keys that are valid are known, `KNOWN_KEYS_MAX` of them.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        limiters: Mapping[str, RateLimiter],
+        *,
+        no_auth: bool,
+        warm_up: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._app = app
-        self._limiter = limiter
+        self._warm_up = warm_up
+        self._limiters = limiters
         self._no_auth = no_auth
+        self._clock = clock
+        self._known: dict[str, tuple[Caller, float]] = {}
 
-    async def admit(self, request: Request, key: str | None) -> Caller:
+    async def admit(self, scope: ASGIScope, key: str | None) -> Caller:
         """The caller of a request.
 
         Raises:
@@ -121,18 +166,54 @@ class Gate:
             RateLimitedError: The key's window is used up.
         """
         if self._no_auth:
-            _require_local(request)
+            _require_local(Request(scope))
             caller, bucket = _NO_AUTH_CALLER, "none"
         elif key is None or len(key) > API_KEY_LENGTH_MAX or not key.isascii():
             raise NotAuthenticatedError("Expected a valid API key in X-API-Key.")
         else:
-            caller = await run_in_threadpool(self._app.authenticate, key)
             bucket = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
-        traffic: Traffic = request.scope[TRAFFIC_SCOPE_KEY]
+            caller = await self._caller(key, bucket)
+        traffic: Traffic = scope[TRAFFIC_SCOPE_KEY]
         traffic.caller = caller.name
-        traffic.rate = self._limiter.take("key", bucket)
+        traffic.rate = limiter_of(self._limiters, scope).take("key", bucket)
         traffic.rate.require()
         return caller
+
+    def note_reader(self) -> None:
+        """At the first request that is not of events, loads what releases need, on a thread.
+
+        Not at the start: it takes 90 MB, and a service may only take events for a long time.
+        """
+        if self._warm_up is not None:
+            threading.Thread(target=self._warm_up, daemon=True).start()
+            self._warm_up = None
+
+    async def _caller(self, key: str, digest: str) -> Caller:
+        """Whose key it is; looked up in the ledger unless it was a moment ago."""
+        known = self._known.get(digest)
+        if known is not None and self._clock() < known[1]:
+            return known[0]
+        asked = self._clock()
+        caller = await run_in_threadpool(self._app.authenticate, key)
+        if len(self._known) >= KNOWN_KEYS_MAX:
+            self._known.clear()
+        self._known[digest] = (caller, asked + KNOWN_SECONDS)
+        return caller
+
+
+def limiter_of(limiters: Mapping[str, RateLimiter], scope: ASGIScope) -> RateLimiter:
+    """The limiter of the route that a request asks for; that of "" for all but a few."""
+    return limiters.get(scope["path"]) or limiters[""]
+
+
+def require_scope(caller: Caller, scope: Scope | None) -> None:
+    """Refuses a caller without a scope; None asks for none.
+
+    Raises:
+        NotAuthorizedError: The key lacks it.
+    """
+    if scope is not None and not caller.may(scope):
+        raise NotAuthorizedError(f"Expected a key with the scope {scope.value}.", scope=scope.value)
 
 
 def requires(scope: Scope | None) -> Guard:
@@ -142,11 +223,9 @@ def requires(scope: Scope | None) -> Guard:
         request: Request, key: Annotated[str | None, Security(KEY_HEADER)] = None
     ) -> Caller:
         gate: Gate = request.app.state.gate
-        caller = await gate.admit(request, key)
-        if scope is not None and not caller.may(scope):
-            raise NotAuthorizedError(
-                f"Expected a key with the scope {scope.value}.", scope=scope.value
-            )
+        caller = await gate.admit(request.scope, key)
+        require_scope(caller, scope)
+        gate.note_reader()
         return caller
 
     return guard

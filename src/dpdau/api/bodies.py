@@ -5,83 +5,159 @@ text before the key is looked at.
 """
 
 import asyncio
-from collections.abc import Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
 import pyarrow as pa
-from fastapi import Request
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
-from dpdau.errors import InvalidEventError, TooLargeError, UnsupportedMediaError
+from dpdau.api.problems import RETRY_AFTER_SECONDS
+from dpdau.errors import (
+    InvalidEventError,
+    OverloadedError,
+    TooLargeError,
+    UnsupportedMediaError,
+)
 from dpdau.ingest.event import Form
+from dpdau.ingest.table_bodies import TableForm
 
 _F = TypeVar("_F")
 
 BODY_BYTES_MAX: Final = 32 << 20
 BODY_SECONDS_MAX: Final = 60.0
-BODIES_AT_ONCE_MAX: Final = 32
+HELD_BYTES_MAX: Final = 128 << 20
+"""Bytes of all bodies at once; decoded they take a few times as much."""
 _CHUNK_BYTES: Final = 1 << 20
 _CODECS: Final = {"gzip": "gzip", "x-gzip": "gzip", "zstd": "zstd"}
-EVENT_FORMS: Final = {"application/json": Form.ENVELOPE}
+EVENT_FORMS: Final[Mapping[str, Form | TableForm]] = {"application/json": Form.ENVELOPE}
 PLAN_FORMS: Final = {"application/json": None}
-EVENTS_FORMS: Final = {
+EVENTS_FORMS: Final[Mapping[str, Form | TableForm]] = {
     "application/json": Form.ARRAY,
     "application/x-ndjson": Form.NDJSON,
     "application/ndjson": Form.NDJSON,
     "application/jsonl": Form.NDJSON,
     "application/json-lines": Form.NDJSON,
+    "application/vnd.apache.arrow.stream": TableForm.ARROW,
+    "application/vnd.apache.parquet": TableForm.PARQUET,
+    "application/x-parquet": TableForm.PARQUET,
 }
 
 
 class BodyReader:
-    """Reads whole bodies, a bounded number of them at once."""
+    """Reads whole bodies, and bounds how many bytes of them are held at once.
 
-    def __init__(self, bytes_max: int) -> None:
+    Args:
+        bytes_max: Size of a body, as sent and decompressed.
+        held_max: Bytes of all bodies that are held, from their first one to their answer.
+    """
+
+    def __init__(self, bytes_max: int, held_max: int = HELD_BYTES_MAX) -> None:
         self._bytes_max = bytes_max
-        self.slots = asyncio.Semaphore(BODIES_AT_ONCE_MAX)
+        self._held_max = max(held_max, bytes_max)
+        self._held = 0
+        self._lock = threading.Lock()
 
-    async def read(self, request: Request) -> bytes:
-        """The body of a request, decompressed.
+    @property
+    def bytes_max(self) -> int:
+        """The size that a body may have, as sent and decompressed."""
+        return self._bytes_max
+
+    @asynccontextmanager
+    async def body(self, headers: Headers, receive: Receive) -> AsyncIterator[bytes]:
+        """The body of a request, decompressed, for as long as it is held.
 
         Raises:
             UnsupportedMediaError: The content encoding is not read.
             TooLargeError: It has more than the limit, as sent or decompressed.
+            OverloadedError: Other requests hold too much.
             InvalidEventError: The compressed body is broken.
             HTTPException: 408, it did not arrive in `BODY_SECONDS_MAX`.
         """
-        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        encoding = headers.get("content-encoding", "identity").strip().lower()
         codec = _CODECS.get(encoding)
         if codec is None and encoding not in ("", "identity"):
             raise UnsupportedMediaError("Expected Content-Encoding gzip, zstd or identity.")
+        hold = _Hold(self)
         try:
-            async with asyncio.timeout(BODY_SECONDS_MAX):
-                body = await self._receive(request)
-        except TimeoutError:
-            raise HTTPException(408) from None
-        if codec is None:
-            return body
-        return await run_in_threadpool(decompress, body, codec, self._bytes_max)
+            try:
+                async with asyncio.timeout(BODY_SECONDS_MAX):
+                    body = await self._receive(headers, receive, hold)
+            except TimeoutError:
+                raise HTTPException(408) from None
+            if codec is not None:
+                body = await run_in_threadpool(decompress, body, codec, self._bytes_max, hold.cover)
+            yield body
+        finally:
+            hold.end()
 
-    async def _receive(self, request: Request) -> bytes:
-        length = request.headers.get("content-length", "")
+    async def _receive(self, headers: Headers, receive: Receive, hold: "_Hold") -> bytes:
+        length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._bytes_max:
             raise self._too_large()
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > self._bytes_max:
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            if size > self._bytes_max:
                 raise self._too_large()
-        return bytes(body)
+            hold.cover(size)
+            if not message.get("more_body", False):
+                return b"".join(chunks)
 
     def _too_large(self) -> TooLargeError:
         return TooLargeError(
             f"Expected a body of at most {self._bytes_max} bytes.", bytes_max=self._bytes_max
         )
 
+    def hold(self, more: int) -> None:
+        """Notes that bytes are held from now on, or (below 0) no more.
 
-def decompress(body: bytes, codec: str, bytes_max: int) -> bytes:
-    """Decompresses at most `bytes_max` bytes.
+        Raises:
+            OverloadedError: There would be more than the limit.
+        """
+        with self._lock:
+            if more > 0 and self._held + more > self._held_max:
+                raise OverloadedError(
+                    "Expected room for this body, found too many that are being taken; "
+                    f"retry in {RETRY_AFTER_SECONDS} s.",
+                    retry_after_seconds=RETRY_AFTER_SECONDS,
+                )
+            self._held += more
+
+
+class _Hold:
+    """What one request holds."""
+
+    def __init__(self, reader: BodyReader) -> None:
+        self._reader = reader
+        self._bytes = 0
+
+    def cover(self, size: int) -> None:
+        """Holds at least that much."""
+        if size > self._bytes:
+            self._reader.hold(size - self._bytes)
+            self._bytes = size
+
+    def end(self) -> None:
+        """Gives everything back."""
+        self._reader.hold(-self._bytes)
+        self._bytes = 0
+
+
+def decompress(
+    body: bytes, codec: str, bytes_max: int, cover: Callable[[int], None] = lambda _size: None
+) -> bytes:
+    """Decompresses at most `bytes_max` bytes; `cover` hears how many there are so far.
 
     Raises:
         TooLargeError: There are more.
@@ -97,25 +173,26 @@ def decompress(body: bytes, codec: str, bytes_max: int) -> bytes:
                     f"Expected a body of at most {bytes_max} bytes when decompressed.",
                     bytes_max=bytes_max,
                 )
+            cover(len(out))
     except OSError:
         raise InvalidEventError(f"Expected a whole {codec} body.") from None
     return bytes(out)
 
 
-def form_of(request: Request, forms: Mapping[str, _F]) -> _F:
+def form_of(headers: Headers, forms: Mapping[str, _F]) -> _F:
     """The form of a body by its content type.
 
     Raises:
         UnsupportedMediaError: No content type, or one that is not read.
     """
     try:
-        return forms[media_type_of(request)]
+        return forms[media_type_of(headers)]
     except KeyError:
         raise UnsupportedMediaError(
             f"Expected Content-Type {' or '.join(forms)}.", expected=list(forms)
         ) from None
 
 
-def media_type_of(request: Request) -> str:
+def media_type_of(headers: Headers) -> str:
     """The media type of a body in lower case, without parameters; empty if none is given."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return headers.get("content-type", "").partition(";")[0].strip().lower()

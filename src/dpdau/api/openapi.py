@@ -3,11 +3,13 @@
 Bodies are read by hand and refusals are problem documents, so both are described here, once.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
+from starlette.routing import BaseRoute
 
 from dpdau import __version__
 from dpdau.api.auth import requires
@@ -24,7 +26,7 @@ REFUSALS: Final = {
     413: "The body is too large, as sent or decompressed.",
     415: "The content type or encoding is not read.",
     422: "The shape of the request is wrong, or it asks for what cannot be promised.",
-    429: "`rate_limited`, with Retry-After; or `budget_exhausted`, with the budget.",
+    429: "`rate_limited` or `overloaded`, with Retry-After; `budget_exhausted`, with the budget.",
     500: "`internal`, or an integrity failure that needs an operator.",
     503: "A part that is needed cannot be reached or written; with Retry-After.",
 }
@@ -68,24 +70,29 @@ def ref(model: str) -> dict[str, Any]:
     return {"$ref": _REF.format(model=model)}
 
 
-def install(api: FastAPI) -> None:
-    """Adds the shapes that are read by hand to the document of a service."""
+def install(api: FastAPI, *, declared: Sequence[BaseRoute]) -> None:
+    """Adds to the document of a service what the framework does not serve by itself.
+
+    Args:
+        api: The service.
+        declared: Routes that a layer in front of the framework serves.
+    """
 
     def openapi() -> dict[str, Any]:
         if api.openapi_schema is None:
-            api.openapi_schema = _document(api)
+            api.openapi_schema = _document([*declared, *api.routes])
         return api.openapi_schema
 
     api.openapi = openapi  # type: ignore[method-assign]
 
 
-def _document(api: FastAPI) -> dict[str, Any]:
+def _document(routes: Sequence[BaseRoute]) -> dict[str, Any]:
     document: dict[str, Any] = get_openapi(
         title="dpdau",
         version=__version__,
         summary=_SUMMARY,
         description=_DESCRIPTION,
-        routes=api.routes,
+        routes=routes,
     )
     _, shapes = models_json_schema(
         [(model, "validation") for model in _HAND_READ], ref_template=_REF

@@ -20,6 +20,7 @@ from dpdau.errors import (
     DpdauError,
     InvalidPlanError,
     NotAuthenticatedError,
+    OverloadedError,
     RateLimitedError,
     UnavailableError,
     outcome,
@@ -67,13 +68,14 @@ def problem_of(error: DpdauError) -> Problem:
         | error | besides |
         |---|---|
         | rate limited | `Retry-After` is the time to the end of the window |
+        | overloaded | `Retry-After` is when there may be room |
         | 503 | `Retry-After` is `RETRY_AFTER_SECONDS` |
         | 401 | `WWW-Authenticate` names the scheme |
         | 500 | the integrity failure is named, as an operator has to act on it |
     """
     status = outcome(error).http_status
     headers: dict[str, str] = {}
-    if isinstance(error, RateLimitedError):
+    if isinstance(error, RateLimitedError | OverloadedError):
         headers["Retry-After"] = str(error.facts["retry_after_seconds"])
     elif status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
@@ -112,27 +114,39 @@ def _field_error(error: ErrorDetails) -> dict[str, str]:
     return {"field": ".".join(str(part) for part in place) or "body", "message": message}
 
 
-def install(api: FastAPI, metrics: Metrics) -> None:
-    """Answers every refusal of the service with a problem document, and counts it by code."""
+class Refusals:
+    """Turns what was raised into a problem document, and counts it by code."""
 
-    def refused(error: DpdauError) -> Problem:
-        metrics.refusals.labels(error.code).inc()
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def of(self, error: DpdauError) -> Problem:
+        """The document of an error of the product."""
+        self._metrics.refusals.labels(error.code).inc()
         if outcome(error).exit_code == _INTEGRITY_EXIT_CODE:
             _LOG.error("integrity", code=error.code, detail=error.message)
         return problem_of(error)
 
+    def of_http(self, error: HTTPException) -> Problem:
+        """The document of a refusal below the product."""
+        self._metrics.refusals.labels(_code_of(error.status_code)).inc()
+        return problem_of_status(error.status_code, headers=error.headers)
+
+
+def install(api: FastAPI, refusals: Refusals) -> None:
+    """Answers every refusal of the service with a problem document, and counts it by code."""
+
     async def on_error(request: Request, error: Exception) -> Problem:
         assert isinstance(error, DpdauError)
-        return refused(error)
+        return refusals.of(error)
 
     async def on_invalid(request: Request, error: Exception) -> Problem:
         assert isinstance(error, RequestValidationError | ValidationError)
-        return refused(question_error(list(error.errors())))
+        return refusals.of(question_error(list(error.errors())))
 
     async def on_http(request: Request, error: Exception) -> Problem:
         assert isinstance(error, HTTPException)
-        metrics.refusals.labels(_code_of(error.status_code)).inc()
-        return problem_of_status(error.status_code, headers=error.headers)
+        return refusals.of_http(error)
 
     api.add_exception_handler(DpdauError, on_error)
     api.add_exception_handler(RequestValidationError, on_invalid)

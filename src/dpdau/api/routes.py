@@ -2,7 +2,7 @@
 
 Order of refusals on every route: 429 for the address, 401, 429 for the key, 403, 413 and 415 for
 the body, 422 for the shape, 409 while a day is open, 429 for the budget; 503 whenever a part that
-is needed cannot write.
+is needed cannot write. The routes that take events are in `ingest`.
 """
 
 import csv
@@ -13,15 +13,14 @@ from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import unquote_to_bytes, urlencode
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from pydantic_core import from_json
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from dpdau import __version__
-from dpdau.api.bodies import EVENT_FORMS, EVENTS_FORMS, PLAN_FORMS, BodyReader, form_of
+from dpdau.api.bodies import PLAN_FORMS, BodyReader, form_of
 from dpdau.api.openapi import BODY_STATUSES, body_of, guarded, ref, refusals
 from dpdau.api.problems import RETRY_AFTER_SECONDS, question_error
 from dpdau.api.readiness import Readiness
@@ -30,7 +29,6 @@ from dpdau.api.schemas import (
     BudgetQuery,
     BudgetShape,
     Day,
-    IngestShape,
     MonthQuoteShape,
     MonthRequest,
     MonthStatusShape,
@@ -51,9 +49,7 @@ from dpdau.api.schemas import (
 from dpdau.app import App
 from dpdau.domain import Answer, Metric, Scope, Segment
 from dpdau.errors import InvalidEventError, InvalidPlanError
-from dpdau.ingest.event import Form
 
-BATCH_ID_LENGTH_MAX: Final = 256
 CSV_COLUMNS: Final = (
     "metric",
     "day",
@@ -76,7 +72,6 @@ CSV_COLUMNS: Final = (
     "version",
 )
 _RELEASE_STATUSES: Final = (409, 422)
-_NDJSON_SCHEMA: Final = {"type": "string", "description": "One event on each line."}
 router = APIRouter()
 
 
@@ -86,95 +81,16 @@ def product(request: Request) -> App:
     return app
 
 
-def reader(request: Request) -> BodyReader:
-    """The reader of request bodies."""
-    found: BodyReader = request.app.state.bodies
-    return found
-
-
 async def plan_body(request: Request) -> bytes:
     """The body of a plan request, read before the query is looked at."""
-    form_of(request, PLAN_FORMS)
-    return await reader(request).read(request)
+    form_of(request.headers, PLAN_FORMS)
+    bodies: BodyReader = request.app.state.bodies
+    async with bodies.body(request.headers, request.receive) as body:
+        return body
 
 
 BudgetName = Literal["dau", "wau", "mau", "plan", "live"]
 Product = Annotated[App, Depends(product)]
-Reader = Annotated[BodyReader, Depends(reader)]
-BatchId = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        description=f"Id of the batch, 1..{BATCH_ID_LENGTH_MAX} characters: a batch that is sent "
-        "again under the same id is taken once.",
-    ),
-]
-
-
-@router.post(
-    "/event",
-    status_code=202,
-    response_model=IngestShape,
-    summary="Take one event, or a few in an envelope; durable when it answers.",
-    **guarded(
-        Scope.INGEST,
-        *BODY_STATUSES,
-        requestBody=body_of({"application/json": ref("EventEnvelope")}),
-    ),
-)
-async def post_event(
-    request: Request,
-    app: Product,
-    bodies: Reader,
-    idempotency_key: BatchId = None,
-) -> Response:
-    """Takes `{"event": {...}}` or `{"events": [...]}`."""
-    form = form_of(request, EVENT_FORMS)
-    async with bodies.slots:
-        body = await bodies.read(request)
-        return await _ingest(app, body, form, idempotency_key)
-
-
-@router.post(
-    "/events",
-    status_code=202,
-    response_model=IngestShape,
-    summary="Take a batch of events; durable when it answers.",
-    **guarded(
-        Scope.INGEST,
-        *BODY_STATUSES,
-        requestBody=body_of(
-            {
-                "application/json": {"type": "array", "items": ref("EventShape")},
-                "application/x-ndjson": _NDJSON_SCHEMA,
-            }
-        ),
-    ),
-)
-async def post_events(
-    request: Request,
-    app: Product,
-    bodies: Reader,
-    idempotency_key: BatchId = None,
-) -> Response:
-    """Takes a JSON array or NDJSON; gzip or zstd by Content-Encoding."""
-    form = form_of(request, EVENTS_FORMS)
-    async with bodies.slots:
-        body = await bodies.read(request)
-        return await _ingest(app, body, form, idempotency_key)
-
-
-async def _ingest(app: App, body: bytes, form: Form, batch_id: str | None) -> Response:
-    """The shared body of the two routes."""
-    if batch_id is not None and not 1 <= len(batch_id) <= BATCH_ID_LENGTH_MAX:
-        raise InvalidEventError(
-            f"Expected an Idempotency-Key of 1..{BATCH_ID_LENGTH_MAX} characters, "
-            f"found {len(batch_id)}."
-        )
-    report = await run_in_threadpool(
-        lambda: app.ingest(app.intake.decode(body, form), batch_id=batch_id)
-    )
-    return JSONResponse(report.to_json(), status_code=202)
 
 
 @router.delete(

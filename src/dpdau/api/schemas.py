@@ -269,12 +269,32 @@ class IngestShape(_Shape):
     rejected_count: int = Field(description="Items that were not taken, all of them.")
 
 
+class TombstoneShape(_Shape):
+    """What an open plan keeps of an erased user: that nobody is counted under one pseudonym."""
+
+    kept_for: str = Field(description="The month of a plan, or a day that is counted live.")
+    through: dt.date = Field(description="The last day that it is needed for.")
+
+
 class ReceiptShape(_Shape):
     """What an erasure did; names no user."""
 
     erasure_id: str = Field(description="Id of the erasure.")
     days_touched: int = Field(description="Distinct days on which the user was taken out.")
     done_at: dt.datetime = Field(description="When it was durable, RFC 3339 in UTC.")
+    keys_searched: int | None = Field(
+        description="Under how many live keys the user was looked for; null in older receipts."
+    )
+    tombstones: list[TombstoneShape] | None = Field(
+        description="What open plans keep of the user, and until when; null in older receipts."
+    )
+    version: str | None = Field(
+        description="Version of the product that did it; null in older receipts."
+    )
+    files_cleared: bool = Field(
+        description="Whether every file that held a replaced row is gone; false only after a crash,"
+        " until `dpdau flush-deletes`."
+    )
 
 
 class VersionShape(_Shape):

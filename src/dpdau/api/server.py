@@ -3,8 +3,9 @@
 import os
 import signal
 import socket
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -12,20 +13,27 @@ import uvicorn
 from fastapi import FastAPI
 
 from dpdau import __version__
-from dpdau.api import growth, live, openapi, pages, problems, routes, traffic
-from dpdau.api.auth import RATE_LIMIT, Gate, RateLimiter, require_loopback
+from dpdau.api import growth, ingest, live, openapi, pages, problems, routes, traffic
+from dpdau.api.auth import (
+    INGEST_RATE_LIMIT,
+    RATE_LIMIT,
+    Gate,
+    RateLimiter,
+    require_loopback,
+)
 from dpdau.api.bodies import BODY_BYTES_MAX, BodyReader
 from dpdau.api.protocol import BoundedHttpProtocol
 from dpdau.api.readiness import Readiness
 from dpdau.app import App
 from dpdau.errors import InvalidSettingError
-from dpdau.telemetry import Metrics, log
+from dpdau.telemetry import Metrics, log, logs_in_batches, write_logs
 
 DRAIN_SECONDS_MAX: Final = 30
 STUCK_SECONDS: Final = 1
 STUCK_EXIT_CODE: Final = 5
 KEEP_ALIVE_SECONDS: Final = 15
 BACKLOG: Final = 1024
+SWITCH_SECONDS: Final = 0.0005
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _LOG = log("api")
 
@@ -36,7 +44,9 @@ def create_api(
     no_auth: bool = False,
     unsafe_debug: bool = False,
     rate_limit: str = RATE_LIMIT,
+    ingest_rate_limit: str = INGEST_RATE_LIMIT,
     max_body_bytes: int = BODY_BYTES_MAX,
+    warm_up: Callable[[], None] | None = None,
 ) -> FastAPI:
     """The HTTP service over an app, ready for any ASGI server.
 
@@ -45,14 +55,20 @@ def create_api(
         no_auth: Asks for no key; only for a service that nothing but this machine can reach.
         unsafe_debug: Lets exact values out where the app gives them.
         rate_limit: Requests of one client address, and of one key, as `1000/second`.
+        ingest_rate_limit: The same for the routes that take events, in windows of their own.
         max_body_bytes: Size of a body, as sent and decompressed.
+        warm_up: Done once, on a thread, at the first request that is not of events.
 
     Guarantee: a user id that a request holds is in no refusal, log line or metric, and no metric
     follows the number of events.
     """
     assert max_body_bytes > 0
     metrics = app.metrics or Metrics()
-    limiter = RateLimiter(rate_limit)
+    taking = RateLimiter(ingest_rate_limit)
+    limiters = {"": RateLimiter(rate_limit)} | dict.fromkeys(ingest.INGEST_PATHS, taking)
+    gate = Gate(app, limiters, no_auth=no_auth, warm_up=warm_up)
+    bodies = BodyReader(max_body_bytes)
+    refusals = problems.Refusals(metrics)
     api = FastAPI(
         title="dpdau",
         version=__version__,
@@ -70,8 +86,8 @@ def create_api(
         },
     )
     api.state.product = app
-    api.state.gate = Gate(app, limiter, no_auth=no_auth)
-    api.state.bodies = BodyReader(max_body_bytes)
+    api.state.gate = gate
+    api.state.bodies = bodies
     api.state.readiness = Readiness(app)
     api.state.streams = live.Streams()
     api.state.unsafe_debug = unsafe_debug
@@ -80,9 +96,13 @@ def create_api(
     api.include_router(growth.router)
     api.include_router(live.router)
     api.include_router(pages.router)
-    problems.install(api, metrics)
-    openapi.install(api)
-    traffic.install(api, limiter=limiter, metrics=metrics)
+    problems.install(api, refusals)
+    openapi.install(api, declared=ingest.router.routes)
+    count = traffic.instrument(api, metrics=metrics)
+    api.add_middleware(
+        ingest.IngestRoutes, product=app, gate=gate, bodies=bodies, refusals=refusals, count=count
+    )
+    traffic.install(api, limiters=limiters, metrics=metrics)
     return api
 
 
@@ -94,6 +114,7 @@ def serve(
     no_auth: bool = False,
     unsafe_debug: bool = False,
     rate_limit: str = RATE_LIMIT,
+    ingest_rate_limit: str = INGEST_RATE_LIMIT,
     max_body_bytes: int = BODY_BYTES_MAX,
     drain_seconds: int = DRAIN_SECONDS_MAX,
 ) -> None:
@@ -113,7 +134,9 @@ def serve(
         no_auth=no_auth,
         unsafe_debug=unsafe_debug,
         rate_limit=rate_limit,
+        ingest_rate_limit=ingest_rate_limit,
         max_body_bytes=max_body_bytes,
+        warm_up=app.warm_up,
     )
     config = uvicorn.Config(
         api,
@@ -135,7 +158,7 @@ def serve(
     try:
         listener = _listen(host, port)
         _LOG.info("serving", host=host, port=listener.getsockname()[1])
-        with _stop_signals_end_here():
+        with _stop_signals_end_here(), logs_in_batches(), _quick_switches():
             server.run(sockets=[listener])
     finally:
         app.close()
@@ -168,6 +191,7 @@ class _Server(uvicorn.Server):
 def _end_stuck() -> None:
     """Ends the process: a request did not finish within the limit."""
     _LOG.error("stuck", detail="requests did not finish within the limit and were cut off")
+    write_logs()
     os._exit(STUCK_EXIT_CODE)
 
 
@@ -186,6 +210,17 @@ def _listen(host: str, port: int) -> socket.socket:
             host=host,
             port=port,
         ) from None
+
+
+@contextmanager
+def _quick_switches() -> Iterator[None]:
+    """Lets the event loop take over soon from a thread that computes: a request waits for it."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 @contextmanager

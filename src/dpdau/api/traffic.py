@@ -8,6 +8,7 @@ import math
 import time
 import traceback
 from collections import deque
+from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import Final
@@ -16,14 +17,14 @@ from prometheus_client import Gauge
 from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator import metrics as instruments
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dpdau.api.auth import TRAFFIC_SCOPE_KEY, RateLimiter, Traffic
+from dpdau.api.auth import TRAFFIC_SCOPE_KEY, RateLimiter, Traffic, limiter_of
+from dpdau.api.ingest import Counting
 from dpdau.api.problems import INTERNAL_CODE, internal_problem, problem_of
 from dpdau.errors import RateLimitedError
-from dpdau.telemetry import Metrics, log
+from dpdau.telemetry import Metrics, log, log_line
 
 LATENCY_SAMPLES_MAX: Final = 2048
 CLIENT_CLOSED_STATUS: Final = 499
@@ -38,6 +39,16 @@ ANSWER_HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
 }
 _LOG = log("api")
+
+
+def _encoded(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
+    """Headers as they are sent."""
+    return tuple(
+        (name.lower().encode("ascii"), value.encode("ascii")) for name, value in headers.items()
+    )
+
+
+_ANSWER_HEADERS: Final = _encoded(ANSWER_HEADERS)
 
 
 class LatencyWindow:
@@ -69,10 +80,15 @@ class TrafficMiddleware:
     """The outermost layer of the service: nothing that fails inside reaches the server's log."""
 
     def __init__(
-        self, app: ASGIApp, *, limiter: RateLimiter, latency: LatencyWindow, metrics: Metrics
+        self,
+        app: ASGIApp,
+        *,
+        limiters: Mapping[str, RateLimiter],
+        latency: LatencyWindow,
+        metrics: Metrics,
     ) -> None:
         self._app = app
-        self._limiter = limiter
+        self._limiters = limiters
         self._latency = latency
         self._metrics = metrics
 
@@ -88,10 +104,8 @@ class TrafficMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers.update(ANSWER_HEADERS)
-                if traffic.rate is not None:
-                    headers.update(traffic.rate.headers())
+                added = _encoded(traffic.rate.headers()) if traffic.rate is not None else ()
+                message["headers"] = [*message["headers"], *_ANSWER_HEADERS, *added]
             await send(message)
 
         started = time.perf_counter()
@@ -108,21 +122,22 @@ class TrafficMiddleware:
             milliseconds = (time.perf_counter() - started) * 1000
             if route_of(scope) != STREAM_PATH:
                 self._latency.add(milliseconds)
-            _LOG.info(
-                "request",
-                method=scope["method"],
-                route=route_of(scope),
-                status=status,
-                duration_ms=round(milliseconds, 3),
-                caller=traffic.caller,
-            )
+            facts = {
+                "method": scope["method"],
+                "route": route_of(scope),
+                "status": status,
+                "duration_ms": round(milliseconds, 3),
+                "caller": traffic.caller,
+            }
+            log_line("api", "request", facts)
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Counts the client's address before anything else is done for it."""
         if scope["path"] not in _UNLIMITED_PATHS:
             client = scope.get("client")
             traffic: Traffic = scope[TRAFFIC_SCOPE_KEY]
-            traffic.rate = self._limiter.take("address", client[0] if client else "local")
+            limiter = limiter_of(self._limiters, scope)
+            traffic.rate = limiter.take("address", client[0] if client else "local")
             try:
                 traffic.rate.require()
             except RateLimitedError as error:
@@ -138,25 +153,44 @@ def route_of(scope: Scope) -> str:
     return "none" if path is None else str(path)
 
 
-def install(api: Starlette, *, limiter: RateLimiter, metrics: Metrics) -> None:
-    """Wraps a service: counts by route and status, latencies, then the outermost layer.
+def instrument(api: Starlette, *, metrics: Metrics) -> Counting:
+    """Counts requests by route and status, and latencies; gives the way to count one by hand.
 
     The sizes of requests and answers are left out: their sums follow the number of events.
     """
     counting = Instrumentator(should_group_status_codes=False, registry=metrics.registry)
-    counting.add(
-        instruments.requests(registry=metrics.registry),
-        instruments.latency(
-            should_include_status=False,
-            should_exclude_streaming_duration=True,
-            buckets=_LATENCY_BUCKETS_SECONDS,
-            registry=metrics.registry,
-        ),
+    by_status = instruments.requests(registry=metrics.registry)
+    latency = instruments.latency(
+        should_include_status=False,
+        should_exclude_streaming_duration=True,
+        buckets=_LATENCY_BUCKETS_SECONDS,
+        registry=metrics.registry,
     )
+    assert by_status is not None and latency is not None, "the registry is this service's own"
+    counting.add(by_status, latency)
     counting.instrument(api)
+
+    def count(method: str, route: str, status: int, seconds: float) -> None:
+        info = instruments.Info(
+            request=Request({"type": "http"}),
+            response=None,
+            method=method,
+            modified_handler=route,
+            modified_status=str(status),
+            modified_duration=seconds,
+            modified_duration_without_streaming=seconds,
+        )
+        by_status(info)
+        latency(info)
+
+    return count
+
+
+def install(api: Starlette, *, limiters: Mapping[str, RateLimiter], metrics: Metrics) -> None:
+    """Wraps a service in the outermost layer."""
     api.add_middleware(
         TrafficMiddleware,
-        limiter=limiter,
+        limiters=limiters,
         latency=LatencyWindow(metrics),
         metrics=metrics,
     )
