@@ -6,8 +6,11 @@ much is being taken already, 422 for the shape. The declarations are for the Ope
 """
 
 import asyncio
+import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Final
@@ -29,6 +32,7 @@ from dpdau.api.schemas import IngestShape
 from dpdau.app import App
 from dpdau.domain import Scope
 from dpdau.errors import DpdauError, InvalidEventError
+from dpdau.ingest.batch import IngestReport
 from dpdau.ingest.event import Form
 from dpdau.ingest.table_bodies import TableForm
 
@@ -109,6 +113,56 @@ _ROUTES: Final = {
 INGEST_PATHS: Final = frozenset(_ROUTES)
 
 
+class Landing:
+    """Hands the reports of a writing thread to requests that wait in an event loop.
+
+    A group of reports is done at once, and wakes the loop once: waking it costs a system call.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._landed: deque[tuple[asyncio.Future[IngestReport], Future[IngestReport]]] = deque()
+        self._is_called = False
+
+    def of(self, report: Future[IngestReport]) -> asyncio.Future[IngestReport]:
+        """The same report for the running loop; cancelling it cancels what has not begun."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._landed, self._is_called = loop, deque(), False
+        waiting = loop.create_future()
+        waiting.add_done_callback(lambda one: one.cancelled() and report.cancel())
+        report.add_done_callback(lambda done: self._land(loop, waiting, done))
+        return waiting
+
+    def _land(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        waiting: asyncio.Future[IngestReport],
+        done: Future[IngestReport],
+    ) -> None:
+        """Notes a report, in the thread that made it."""
+        self._landed.append((waiting, done))
+        if not self._is_called:
+            self._is_called = True
+            # Where the loop is closed, nobody waits any more.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._hand_over)
+
+    def _hand_over(self) -> None:
+        """Gives what has landed to those who wait, in the loop."""
+        # First, so that what lands from here on calls again.
+        self._is_called = False
+        while self._landed:
+            waiting, done = self._landed.popleft()
+            if waiting.done():
+                continue
+            error = done.exception()
+            if error is None:
+                waiting.set_result(done.result())
+            else:
+                waiting.set_exception(error)
+
+
 class IngestRoutes:
     """Serves the routes of events, and hands every other request on.
 
@@ -137,6 +191,7 @@ class IngestRoutes:
         self._bodies = bodies
         self._refusals = refusals
         self._count = count
+        self._landing = Landing()
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -183,6 +238,6 @@ class IngestRoutes:
                 decoded = decode()
             else:
                 decoded = await run_in_threadpool(decode)
-            report = await asyncio.wrap_future(intake.submit(decoded, batch_id=batch_id))
+            report = await self._landing.of(intake.submit(decoded, batch_id=batch_id))
         content = msgspec.json.encode(report.to_json())
         return Response(content, status_code=202, media_type="application/json")

@@ -1,5 +1,6 @@
 """Door 2: the one maker of `domain.EventBatch`, and what became of the events of a batch."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Self
@@ -18,7 +19,9 @@ from dpdau.pseudonym import Pseudonymizer
 __all__ = [
     "IngestReport",
     "Prepared",
+    "Source",
     "build",
+    "build_many",
     "events_of",
     "from_arrow",
     "ingest",
@@ -137,6 +140,14 @@ def ingest(
     return IngestReport.of(decoded.received, applied, decoded.rejected)
 
 
+class Source(NamedTuple):
+    """What was read for one batch, the sender's id of it, and the offsets stored with it."""
+
+    decoded: Decoded | DecodedTable
+    batch_id: str | None = None
+    offsets: Mapping[str, int] | None = None
+
+
 def build(
     decoded: Decoded | DecodedTable,
     pseudonymizer: Pseudonymizer,
@@ -152,21 +163,50 @@ def build(
         StoreUnavailableError: A day is before the first one that the keys may name: a key was
             destroyed after the events were read. Read again, they are rejected one by one.
     """
-    if isinstance(decoded, DecodedTable):
-        columns = _from_table(decoded, pseudonymizer, tuple(dimensions))
-    else:
-        columns = _from_events(decoded, pseudonymizer, tuple(dimensions))
-    day = columns["day"]
+    source = Source(decoded, batch_id, offsets)
+    return build_many([source], pseudonymizer, dimensions=dimensions)[0]
+
+
+def build_many(
+    sources: Sequence[Source], pseudonymizer: Pseudonymizer, *, dimensions: Sequence[str] = ()
+) -> list[EventBatch]:
+    """The batch of each source; those that were read event by event are hashed together.
+
+    Raises:
+        TooLargeError: A batch, or those hashed together, touch more than `BATCH_ROWS_MAX` (user,
+            day) pairs.
+        StoreUnavailableError: As for `build`.
+    """
+    batches = []
+    for _, some in itertools.groupby(sources, lambda one: type(one.decoded)):
+        alike = list(some)
+        tables = [one.decoded for one in alike if isinstance(one.decoded, DecodedTable)]
+        items = [one.decoded for one in alike if isinstance(one.decoded, Decoded)]
+        columns = [_from_table(one, pseudonymizer, dimensions) for one in tables]
+        columns += _from_events(items, pseudonymizer, dimensions) if items else []
+        for one, its_columns in zip(alike, columns, strict=True):
+            _check_days(its_columns["day"], pseudonymizer)
+            hashed, *older = (
+                (None,) if one.batch_id is None else pseudonymizer.batch_ids(one.batch_id)
+            )
+            batches.append(
+                EventBatch(
+                    **its_columns,
+                    batch_id=hashed,
+                    older_batch_ids=tuple(older),
+                    offsets=dict(one.offsets or {}),
+                )
+            )
+    return batches
+
+
+def _check_days(day: NDArray[np.int32], pseudonymizer: Pseudonymizer) -> None:
+    """Refuses events whose user may have rows under a key that is gone: it would count twice."""
     if len(day) and int(day.min()) < day_number(pseudonymizer.first_day):
-        # Its user may have rows under the key that is gone, and would be counted twice.
         raise StoreUnavailableError(
             "Expected events that are not older than the pseudonym keys, found that a key was "
             "destroyed while they were read; send them again."
         )
-    hashed, *older = (None,) if batch_id is None else pseudonymizer.batch_ids(batch_id)
-    return EventBatch(
-        **columns, batch_id=hashed, older_batch_ids=tuple(older), offsets=dict(offsets or {})
-    )
 
 
 def from_arrow(
@@ -200,10 +240,10 @@ def events_of(batch: EventBatch) -> list[Event]:
 
 
 def _from_events(
-    decoded: Decoded, pseudonymizer: Pseudonymizer, dimensions: tuple[str, ...]
-) -> dict[str, Any]:
+    decoded: Sequence[Decoded], pseudonymizer: Pseudonymizer, dimensions: Sequence[str]
+) -> list[dict[str, Any]]:
     """The columns of events one by one; an event with several days becomes several rows."""
-    events = decoded.events
+    events = list(itertools.chain.from_iterable(one.events for one in decoded))
     n = len(events)
     pseudonym, aliases = pseudonymizer.many([one.user_id for one in events])
     event_id = _event_ids(events, pseudonym, pseudonymizer)
@@ -218,16 +258,29 @@ def _from_events(
         day = np.array([day_number(one) for days in touched for one in days], dtype=np.int32)
         pseudonym, aliases, add = pseudonym[index], aliases[:, index], add[index]
     _check_rows(n)
-    return {
-        "events": n,
-        "pseudonym": pseudonym,
-        "aliases": aliases,
-        "day": day,
-        "add": add,
-        "event_index": index,
-        "event_id": event_id,
-        "labels": {name: _labels(events, name, index) for name in dimensions},
-    }
+    ends = list(itertools.accumulate((len(one.events) for one in decoded), initial=0))
+    edges = np.searchsorted(index, ends).tolist()
+    found = []
+    for (first, last), (start, stop) in zip(
+        itertools.pairwise(ends), itertools.pairwise(edges), strict=True
+    ):
+        rows = slice(start, stop)
+        own_index = index[rows] - np.int32(first)
+        found.append(
+            {
+                "events": last - first,
+                "pseudonym": pseudonym[rows],
+                "aliases": aliases[:, rows],
+                "day": day[rows],
+                "add": add[rows],
+                "event_index": own_index,
+                "event_id": event_id[first:last],
+                "labels": {
+                    name: _labels(events[first:last], name, own_index) for name in dimensions
+                },
+            }
+        )
+    return found
 
 
 def _event_ids(
@@ -254,7 +307,7 @@ def _labels(events: Sequence[RawEvent], name: str, index: NDArray[np.int32]) -> 
 
 
 def _from_table(
-    decoded: DecodedTable, pseudonymizer: Pseudonymizer, dimensions: tuple[str, ...]
+    decoded: DecodedTable, pseudonymizer: Pseudonymizer, dimensions: Sequence[str]
 ) -> dict[str, Any]:
     """The columns of a decoded table: every event is one row."""
     n = decoded.user.shape[0]

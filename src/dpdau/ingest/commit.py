@@ -15,7 +15,7 @@ from typing import Final
 
 from dpdau.activity.store import ActivityStore, Applied
 from dpdau.errors import OverloadedError, StoreUnavailableError, UnavailableError
-from dpdau.ingest.batch import IngestReport, build
+from dpdau.ingest.batch import IngestReport, Source, build_many
 from dpdau.ingest.columns import DecodedTable
 from dpdau.ingest.event import Decoded
 from dpdau.pseudonym import Pseudonymizer
@@ -206,16 +206,8 @@ class GroupCommit:
             return []
         self._before()
         pseudonymizer = self._pseudonymizer()
-        batches = [
-            build(
-                one.decoded,
-                pseudonymizer,
-                dimensions=self._dimensions,
-                batch_id=one.batch_id,
-                offsets=one.offsets,
-            )
-            for one in group
-        ]
+        sources = [Source(one.decoded, one.batch_id, one.offsets) for one in group]
+        batches = build_many(sources, pseudonymizer, dimensions=self._dimensions)
         applied = self._store.apply_many(batches)
         return [_report(request, one) for request, one in zip(group, applied, strict=True)]
 
