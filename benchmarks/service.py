@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+_ROOT: Final = Path(__file__).parents[1]
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _STARTS_WITHIN_SECONDS: Final = 60.0
@@ -38,10 +39,10 @@ def measure(dpdau: str, folder: Path, environment: Mapping[str, str]) -> dict[st
         settings = {"DATA_DIR": str(inside / "data"), "RELEASE_POLICY": "on_demand"}
         with _serving(dpdau, inside, {**environment, **settings}) as (url, process):
             _buy(url, environment["SERVICE_API_KEY"])
-            command = [sys.executable, str(Path(__file__).with_name("http.py")), "--url", url]
+            command = [sys.executable, "-m", "benchmarks.http", "--url", url]
             command += ["--api-key", environment["SERVICE_API_KEY"], "--seconds", _SECONDS]
             command += ["--reads", _READS, *options]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            done = subprocess.run(command, cwd=_ROOT, check=True, capture_output=True, text=True)
             found[name] = {**json.loads(done.stdout), "rss_mb": _rss_mb(process.pid)}
     return found
 

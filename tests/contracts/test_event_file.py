@@ -280,6 +280,25 @@ def test_an_order_that_is_lost_is_found(monkeypatch: pytest.MonkeyPatch, tmp_pat
         check(tmp_path / "e.parquet", MonthSpan(MONTH, WINDOWS), PLAIN, tmp_path)
 
 
+def test_the_last_event_decides_over_row_groups_and_threads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """However many threads read them, rows keep their place in the file."""
+    monkeypatch.setattr(event_tables, "ROWS_OF_A_THREAD", 1)
+    random, n = np.random.default_rng(4), 200_000
+    who, offset = random.integers(0, 400, n), random.integers(0, 28, n)
+    put = random.random(n) < 0.5
+    first = np.datetime64("2026-02-01")
+    columns = {"user_id": who, "op": np.where(put, "+", "-"), "day": first + offset}
+    table = pa.table(columns)
+    pa.parquet.write_table(table, tmp_path / "e.parquet", row_group_size=4_096)
+    found = EventFile(tmp_path / "e.parquet", rules=PLAIN, span=MonthSpan(MONTH, (1,))).count()
+
+    last = dict(zip(zip(who.tolist(), offset.tolist(), strict=True), put.tolist(), strict=True))
+    active = [day for (_, day), held in last.items() if held]
+    assert np.bincount(active, minlength=28).tolist() == found.table[:, 0, 0].tolist()
+
+
 def test_cdnow_is_what_a_store_counts(tmp_path: Path) -> None:
     """A real data set of 69,659 events, in Parquet: a month in its middle."""
     span = MonthSpan("1997-03", WINDOWS)

@@ -28,14 +28,20 @@ def main() -> None:
             CASES[name].prepare(Path(scratch) / name)
             CASES[name].run(Path(scratch) / name)
     assert threading.active_count() == 1, "a fork has one thread only"
+    answer("ready")
     for line in sys.stdin:
         command = json.loads(line)
         child = os.fork()
         if child == 0:
             os._exit(work(command))
         _, status = os.waitpid(child, 0)
-        sys.stdout.write(json.dumps({"status": os.waitstatus_to_exitcode(status)}) + "\n")
-        sys.stdout.flush()
+        answer(json.dumps({"status": os.waitstatus_to_exitcode(status)}))
+
+
+def answer(line: str) -> None:
+    """One line to the parent."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def work(command: dict[str, Any]) -> int:

@@ -142,7 +142,7 @@ class Service:
 
         With a limit, no file that it writes grows over that size, not even its log.
         """
-        with self._log.open("ab") as log:
+        with self._log.open("ab") as log, _files_limited(file_bytes_max):
             process = subprocess.Popen(
                 [
                     sys.executable,
@@ -154,8 +154,7 @@ class Service:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": _module_path()},
-                preexec_fn=lambda: _limit_files(0, file_bytes_max),
+                env=_environment(),
             )
         self._spawned.append(process)
         return process
@@ -269,5 +268,19 @@ def _limit_files(pid: int, size: int) -> None:
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
-def _module_path() -> str:
-    return os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+@contextmanager
+def _files_limited(size: int) -> Iterator[None]:
+    """The same for this process and what it starts meanwhile."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def _environment() -> dict[str, str]:
+    """The environment of this process without settings, and where the tests' modules are."""
+    kept = {name: text for name, text in os.environ.items() if name not in Settings.model_fields}
+    path = os.pathsep.join([str(TESTS), kept.get("PYTHONPATH", "")])
+    return {**kept, "PYTHONPATH": path}

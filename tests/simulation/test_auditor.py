@@ -238,7 +238,8 @@ def test_a_release_that_changes_or_goes_is_found() -> None:
 
 
 LEDGER_BUGS = {
-    "a charge without a release": "DELETE FROM releases WHERE seq = (SELECT max(seq) FROM releases)",
+    "a charge without a release": "DELETE FROM releases "
+    "WHERE seq = (SELECT max(seq) FROM releases)",
     "a release without a charge": "DELETE FROM charges WHERE seq = (SELECT max(seq) FROM charges)",
     "spent 3 of 14/5": None,
     "charged 2 times": "INSERT INTO charges SELECT 900, plan_id, budget_id, dp_event, "

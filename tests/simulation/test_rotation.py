@@ -27,7 +27,7 @@ from dpdau.app import erasures as erasing
 from dpdau.domain import Event, Metric, Op, day_number
 from dpdau.errors import InvalidPlanError
 from dpdau.ingest import datasets, rules
-from dpdau.ingest.columns import DecodedTable
+from dpdau.ingest.decoded import DecodedTable
 from dpdau.ingest.event import decode_objects
 from dpdau.pseudonym import Keyring, Overlap
 from products import ZeroNoise, event, product_settings

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -35,10 +35,12 @@ pytestmark = pytest.mark.slow
 SEED = int(os.environ.get("DPDAU_SEED", "20260315"))
 SOAK_EVENTS = int(os.environ.get("DPDAU_SOAK", "0"))
 SENDERS = 4
-SHORT_KILLS = 3
+SHORT_KILLS = 2
 SHORT_EVENTS = 400
 """Acknowledged events between two kills, on average."""
 SOAK_KILLS = 220
+ROTATIONS_MAX = 30
+"""After more days the batch ids of the first ones may be forgotten."""
 LAST = NOW.date().toordinal()
 DAYS = 20
 EPSILON_DAU = Fraction(3, 10)
@@ -133,16 +135,21 @@ class Simulation:
 
     def check(self) -> None:
         """Everything that was acknowledged is there, once, and the ledger is sound."""
-        problems = self.witness.settle(self.service.counts(self.questions()))
-        problems += ledger_problems(self.service.ledger, caps={"dau": CAP_DAU})
+        self.check_counts()
         released = self.service.releases()
-        problems += changed_bodies(self.known, released)
+        problems = changed_bodies(self.known, released)
         self.known = {one["release_id"]: one for one in released}
         for sender in self.senders:
             for erasure_id, done_at in list(sender.receipts.items())[-3:]:
                 answer = self.service.ask("GET", f"/erasures/{erasure_id}")
                 if (200, done_at) != (answer.status, answer.json.get("done_at")):
                     problems.append(f"erasure {erasure_id}: {answer.status} {answer.body!r}")
+        assert [] == problems, self.replay()
+
+    def check_counts(self) -> None:
+        """The counts are those of what was acknowledged, and the books of the ledger are right."""
+        problems = self.witness.settle(self.service.counts(self.questions()))
+        problems += ledger_problems(self.service.ledger, caps={"dau": CAP_DAU})
         assert [] == problems, self.replay()
 
     def questions(self) -> Sequence[Question]:
@@ -187,29 +194,39 @@ class Simulation:
         )
 
 
-def simulate(root: Path, shape: Shape, *, events: int, kills: int) -> Simulation:
-    """Rounds that end with a kill, and a last one that ends in order."""
-    with service(root) as one:
+def simulate(root: Path, shape: Shape, *, events: int, kills: int, rotating: bool) -> Simulation:
+    """Rounds that end with a kill, and a last one that ends in order.
+
+    With `rotating` a day passes before each round, up to `ROTATIONS_MAX` of them, and each makes a
+    new pseudonym key. An event id is not known under a new key, so none is sent then.
+    """
+    changes = {"HASH_SALT_ROTATION_DAYS": 1} if rotating else {}
+    if rotating:
+        shape = replace(shape, identified=0.0)
+    with service(root, **changes) as one:
         run = Simulation(one, SEED, shape)
         while run.kills < kills or run.acknowledged < events:
+            if rotating:
+                one.set_clock(NOW + dt.timedelta(days=min(run.kills, ROTATIONS_MAX)))
             run.round(max(1, int(events / kills * run.drawn.uniform(0.1, 1.9))), kill=True)
         run.round(shape.batch, kill=False)
-        one.start()
-        run.check()
-        assert 0 == one.stop()
+        run.check_counts()
     return run
 
 
+SHORT = Shape(users=60, days=DAYS, last=LAST, batch=30, erasures=0.05, resent=0.05)
+LONG = Shape(users=1500, days=DAYS, last=LAST, batch=500)
+
+
+@pytest.mark.parametrize("rotating", [False, True])
 def test_acknowledged_events_survive_kills(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rotating: bool
 ) -> None:
     """Through kills at random times no event is lost or doubled, and no number without charge."""
+    shape, events, kills = SHORT, SHORT_KILLS * SHORT_EVENTS, SHORT_KILLS
     if SOAK_EVENTS:
-        shape = Shape(users=1500, days=DAYS, last=LAST, batch=500)
-        run = simulate(tmp_path, shape, events=SOAK_EVENTS, kills=SOAK_KILLS)
-    else:
-        shape = Shape(users=60, days=DAYS, last=LAST, batch=30, erasures=0.05, resent=0.05)
-        run = simulate(tmp_path, shape, events=SHORT_KILLS * SHORT_EVENTS, kills=SHORT_KILLS)
+        shape, events, kills = LONG, SOAK_EVENTS, SOAK_KILLS
+    run = simulate(tmp_path, shape, events=events, kills=kills, rotating=rotating)
 
     outcomes = run.witness.outcomes()
     if SOAK_EVENTS:

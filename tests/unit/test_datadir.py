@@ -1,5 +1,7 @@
 """The data directory: permissions, and one owner at a time."""
 
+import errno
+import os
 import stat
 from pathlib import Path
 
@@ -52,3 +54,37 @@ def test_a_place_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
 
     with pytest.raises(StoreUnavailableError):
         DataDir(tmp_path / "data").create()
+
+
+def test_an_owner_on_a_full_disk_is_unavailable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory whose owner cannot be written down is not owned, and is free afterwards."""
+    folder = DataDir(tmp_path).create()
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "pwrite", full)
+        with pytest.raises(StoreUnavailableError, match="No space left"):
+            folder.own("http://127.0.0.1:8000")
+
+    folder.own("http://127.0.0.1:8000").close()
+
+
+def test_a_hold_is_given_back_on_a_disk_that_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the file of the hold cannot be emptied, the hold is given back all the same."""
+    folder = DataDir(tmp_path).create()
+    owner = folder.own("http://127.0.0.1:8000")
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "ftruncate", refused)
+        owner.close()
+
+    folder.own("http://127.0.0.1:9000").close()

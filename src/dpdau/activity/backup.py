@@ -62,9 +62,19 @@ def copy_store(source: Path, target: Path, *, moved: Moved = lambda _done, _all:
 
 
 def make_writable(root: Path) -> None:
-    """Makes a copy a store again: its manifest takes readers beside a writer."""
-    with contextlib.closing(sqlite3.connect(root / MANIFEST, isolation_level=None)) as db:
-        db.execute("PRAGMA journal_mode = WAL")
+    """Makes a copy a store again: private, and its manifest takes readers beside a writer.
+
+    Raises:
+        StoreUnavailableError: It cannot be written.
+    """
+    try:
+        # What carried the copy here may have opened it to others.
+        for path in (root, *root.rglob("*")):
+            path.chmod(_FOLDER_MODE if path.is_dir() else _FILE_MODE)
+        with contextlib.closing(sqlite3.connect(root / MANIFEST, isolation_level=None)) as db:
+            db.execute("PRAGMA journal_mode = WAL")
+    except (OSError, sqlite3.Error) as error:
+        raise StoreUnavailableError(f"Expected to write {root}, found: {error}.") from error
 
 
 def _copy_manifest(source: Path, target: Path) -> dict[str, int]:

@@ -76,8 +76,7 @@ class Folding:
         """Writes what is not rows, in the transaction of the commit."""
         for batch_id in self._batch_ids:
             self._manifest.add_batch(batch_id, self._now.date())
-        if self._offsets:
-            self._manifest.set_offsets(self._offsets)
+        self._manifest.set_offsets(self._offsets)
         self._labels.store()
 
     def _is_new(self, batch: EventBatch) -> bool:
@@ -174,12 +173,14 @@ class _Stretch:
 def _stretches(batches: Sequence[EventBatch]) -> Iterator[_Stretch]:
     """The batches of a group, joined as far as the outcome allows."""
     start = rows = 0
+    # Asked of the whole group first: batches under the same keys never do, and then none is asked.
+    renamed = len(batches) > 1 and _renames(batches, batches)
     for place, batch in enumerate(batches):
         rows += batch.pseudonym.shape[0]
         if place > start and (
             rows > BATCH_ROWS_MAX
             or batch.aliases.shape[0] != batches[start].aliases.shape[0]
-            or _renames(batch, batches[start:place])
+            or (renamed and _renames([batch], batches[start:place]))
         ):
             yield _joined(batches[start:place])
             start, rows = place, batch.pseudonym.shape[0]
@@ -187,12 +188,13 @@ def _stretches(batches: Sequence[EventBatch]) -> Iterator[_Stretch]:
         yield _joined(batches[start:])
 
 
-def _renames(batch: EventBatch, earlier: Sequence[EventBatch]) -> bool:
-    """Whether an alias of a batch is the current name of a user of an earlier one."""
-    if not batch.aliases.size:
+def _renames(later: Sequence[EventBatch], earlier: Sequence[EventBatch]) -> bool:
+    """Whether an alias of a later batch is the current name of a user of an earlier one."""
+    aliases = np.concatenate([one.aliases.ravel() for one in later])
+    if not aliases.size:
         return False
     known = np.concatenate([one.pseudonym for one in earlier])
-    return bool(np.isin(batch.aliases, known).any())
+    return bool(np.isin(aliases, known).any())
 
 
 def _joined(batches: Sequence[EventBatch]) -> _Stretch:

@@ -31,6 +31,8 @@ def clear(manifest: Manifest, files: SegmentFiles) -> None:
         StoreUnavailableError: A reader kept the write-ahead log from being emptied; retry.
     """
     remove_orphans(manifest, files)
+    # A power cut must not bring a file back behind a receipt that says that it is gone.
+    files.sync()
     manifest.truncate_log()
     if manifest.receipts.outstanding():
         with manifest.writing():

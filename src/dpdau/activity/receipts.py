@@ -49,6 +49,10 @@ class ReceiptTable:
         ).fetchone()
         return None if row is None else _receipt(*row)
 
+    def ids(self) -> frozenset[str]:
+        """The ids of all erasures that were done here."""
+        return frozenset(str(row[0]) for row in self._db.execute("SELECT erasure_id FROM erasures"))
+
     def outstanding(self) -> int:
         """Of how many erasures a replaced row may be left in a file that counts no more."""
         if not self._is_current():

@@ -1,5 +1,7 @@
 """Looks at every byte of a store: whether it is sound, and whether someone is still in it."""
 
+import contextlib
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +47,7 @@ class Findings:
         files: How many files hold rows, the manifest among them.
         rows: How many rows they hold, before the final merge.
         problems: What contradicts itself, in words; none in a sound store.
+        receipts: The ids of the erasures that were done in it.
         kept: The tombstones, by plan.
         rows_found: Place and table of each row of the names that were searched for, without
             tombstones.
@@ -55,6 +58,7 @@ class Findings:
     files: int = 0
     rows: int = 0
     problems: list[str] = field(default_factory=list)
+    receipts: frozenset[str] = frozenset()
     kept: tuple[Kept, ...] = ()
     rows_found: list[str] = field(default_factory=list)
     tombstones_found: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -85,20 +89,25 @@ def inspect(root: Path, *, store_key: bytes | None, names: Sequence[int] = ()) -
         held is held for open months and the live day; and free pages are blank.
     """
     findings, sealer = Findings(), Sealer(store_key)
-    manifest = Manifest(root / MANIFEST, sealer, read_only=True)
     try:
-        files = SegmentFiles(root / SEGMENTS, sealer, cache_bytes_max=0)
-        with manifest.reading():
+        manifest = Manifest(root / MANIFEST, sealer, read_only=True)
+        with contextlib.closing(manifest), manifest.reading():
+            damage = manifest.damage()
+            findings.problems += damage
+            findings.receipts = manifest.receipts.ids()
+            files = SegmentFiles(root / SEGMENTS, sealer, cache_bytes_max=0)
             state = Snapshot.bare(files, manifest)
-            findings.problems += manifest.damage()
             _compare_names(files, state, findings)
             pieces = _pieces(manifest, sealer, state, findings)
             _read(pieces, state, np.array(list(names), dtype=np.uint64), findings)
-    finally:
-        manifest.close()
-    dirty = dirty_free_pages(root / MANIFEST)
-    if dirty:
-        findings.problems.append(f"{MANIFEST}: {dirty} free pages are not blank")
+        # In a damaged file the list of free pages may have no end.
+        dirty = 0 if damage else dirty_free_pages(root / MANIFEST)
+        if dirty:
+            findings.problems.append(f"{MANIFEST}: {dirty} free pages are not blank")
+    except IntegrityError as error:
+        findings.problems.append(error.message)
+    except sqlite3.DatabaseError as error:
+        findings.problems.append(f"{MANIFEST}: {error}")
     return findings
 
 

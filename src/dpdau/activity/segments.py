@@ -112,7 +112,9 @@ class SegmentFiles:
         return SegmentFile(name, rows, size, min(groups), max(groups))
 
     def sync(self) -> None:
-        """Makes the names of written files durable."""
+        """Makes the names of written files durable, and that the others are gone."""
+        if not self._folder.is_dir():
+            return
         descriptor = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -147,9 +147,8 @@ class Upkeep:
                 self._files.sync()
             with self._manifest.writing(only_adds=only_adds):
                 seq = self._manifest.take_seq()
-                if not only_adds:
-                    self._manifest.drop_segments(ref.file.name for ref in change.old_files)
-                    self._manifest.drop_pending(change.old_pending)
+                self._manifest.drop_segments(ref.file.name for ref in change.old_files)
+                self._manifest.drop_pending(change.old_pending)
                 for table, part, old_seq, file in change.files:
                     kept = seq if old_seq is None else old_seq
                     self._manifest.add_segment(SegmentRef(table.kind, part, kept, file))

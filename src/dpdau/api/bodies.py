@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
-import pyarrow as pa
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -24,8 +23,8 @@ from dpdau.errors import (
     TooLargeError,
     UnsupportedMediaError,
 )
+from dpdau.ingest.decoded import TableForm
 from dpdau.ingest.event import Form
-from dpdau.ingest.table_bodies import TableForm
 
 _F = TypeVar("_F")
 
@@ -165,6 +164,8 @@ def decompress(
     """
     out = bytearray()
     try:
+        import pyarrow as pa
+
         stream = pa.CompressedInputStream(pa.BufferReader(body), codec)
         while chunk := stream.read(_CHUNK_BYTES):
             out += chunk

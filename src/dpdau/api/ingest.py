@@ -33,8 +33,8 @@ from dpdau.app import App
 from dpdau.domain import Scope
 from dpdau.errors import DpdauError, InvalidEventError
 from dpdau.ingest.batch import IngestReport
+from dpdau.ingest.decoded import TableForm
 from dpdau.ingest.event import Form
-from dpdau.ingest.table_bodies import TableForm
 
 BATCH_ID_LENGTH_MAX: Final = 256
 LOOP_BYTES_MAX: Final = 256 << 10

@@ -33,7 +33,7 @@ from dpdau.errors import InvalidSettingError, StoreCorruptError, StoreUnavailabl
 from dpdau.ledger.audit import AuditReport
 from dpdau.ledger.backup import audit_copy
 from dpdau.ledger.ledger import Ledger
-from dpdau.pseudonym import Keyring
+from dpdau.pseudonym import Keyring, key_file
 from dpdau.pseudonym.key_file import KEYRING_FILE
 from dpdau.settings import Settings
 
@@ -83,11 +83,21 @@ class BackupReport:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A backup that was verified by itself: its list, its ledger, its keys."""
+    """A backup that was verified by itself.
+
+    Attributes:
+        report: Its list.
+        ledger: The audit of its ledger.
+        keyring: Its keys.
+        recorded: The erasures that its ledger has on record, before they are done.
+        erased: Those that its activity has a receipt of: their users are not in it.
+    """
 
     report: BackupReport
     ledger: AuditReport
     keyring: Keyring
+    recorded: tuple[str, ...]
+    erased: frozenset[str]
 
 
 def back_up(
@@ -114,8 +124,7 @@ def back_up(
         head = ledger.backup(draft / LEDGER)
         copy_store(folder.activity, draft / ACTIVITY, moved=moved)
         (draft / KEYRING).parent.mkdir(mode=0o700)
-        shutil.copyfile(folder.keyring / KEYRING_FILE, draft / KEYRING)
-        (draft / KEYRING).chmod(0o600)
+        write(draft / KEYRING, key_file.read(folder.keyring))
         files = _digests(draft)
         body = {
             "format": FORMAT,
@@ -153,14 +162,14 @@ def check(settings: Settings, folder: DataDir, source: Path) -> Checked:
     try:
         body = json.loads((source / LIST_FILE).read_bytes())
         report = _report(source, body)
-        said = dict(body["files"])
+        said, form = dict(body["files"]), int(body["format"])
     except FileNotFoundError:
         raise InvalidSettingError(
             f"Expected a backup in {source}, found no {LIST_FILE}: it is none, or not complete."
         ) from None
     except (KeyError, TypeError, ValueError):
         raise StoreCorruptError(f"Expected the list of a backup in {source}, found none.") from None
-    if body["format"] > FORMAT:
+    if form > FORMAT:
         raise InvalidSettingError(f"Expected a backup of format {FORMAT}, found a newer one.")
     found = _digests(source)
     wrong = sorted(name for name in found.keys() | said.keys() if found.get(name) != said.get(name))
@@ -176,7 +185,8 @@ def check(settings: Settings, folder: DataDir, source: Path) -> Checked:
         shown = "; ".join(findings.problems[:_PROBLEMS_SHOWN])
         raise StoreCorruptError(f"Expected a sound activity store in the backup, found: {shown}.")
     scratch = folder.root / f"ledger.verify.{os.getpid()}"
-    return Checked(report, audit_copy(source / LEDGER, scratch), keyring)
+    ledger, recorded = audit_copy(source / LEDGER, scratch)
+    return Checked(report, ledger, keyring, recorded, findings.receipts)
 
 
 def _report(path: Path, body: dict[str, Any]) -> BackupReport:

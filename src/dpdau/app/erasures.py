@@ -11,6 +11,7 @@ from dpdau.activity import erasure, residue
 from dpdau.activity.access import MANIFEST, SEGMENTS
 from dpdau.activity.residue import Findings, Kept
 from dpdau.app.backups import remove_leftovers
+from dpdau.app.intake import Intake
 from dpdau.app.keys import Keys
 from dpdau.datadir import DataDir
 from dpdau.domain import ErasureReceipt
@@ -73,7 +74,7 @@ class Proof:
 
     Attributes:
         stores: The folders of the activity stores that were parsed: the one in use, and those of
-            the backups in the data directory.
+            the backups anywhere in the data directory.
         files: Files whose bytes were read.
         bytes: Their bytes.
         rows: Rows that were parsed, decrypted where they are encrypted.
@@ -123,12 +124,16 @@ class Erasures:
 
     Args:
         releaser: The store, the ledger and the calendar of this product, and its month plans.
+        intake: The way of events into the store, for which an erasure waits.
         keys: What names users.
         metrics: Counters to keep, where someone reads them.
     """
 
-    def __init__(self, releaser: MonthReleaser, keys: Keys, metrics: Metrics | None) -> None:
+    def __init__(
+        self, releaser: MonthReleaser, *, intake: Intake, keys: Keys, metrics: Metrics | None
+    ) -> None:
         self._releaser = releaser
+        self._intake = intake
         self._store = releaser.store
         self._ledger = releaser.ledger
         self._calendar = releaser.calendar
@@ -138,17 +143,18 @@ class Erasures:
     def erase(self, user_id: str) -> ErasureReceipt:
         """See `Verbs.erase`."""
         check_user_id(user_id)
-        users = self._keys.pseudonymizer()
         erasure_id = erasure.new_id()
         # Written down first: a restore of an older copy must know of every erasure there was.
         self._ledger.audit_event("operator", "erase", {"erasure_id": erasure_id})
-        receipt = erasure.erase(
-            self._store, users.one(user_id), clock=self._calendar.clock, erasure_id=erasure_id
+        # Events of the user that were received before are written before, and none is meanwhile.
+        receipt = self._intake.alone(
+            lambda: erasure.erase(
+                self._store,
+                self._keys.pseudonymizer().one(user_id),
+                clock=self._calendar.clock,
+                erasure_id=erasure_id,
+            )
         )
-        while (now := self._keys.pseudonymizer()) is not users:
-            # A key was rotated meanwhile, and an event may have moved the user to the new name.
-            users = now
-            self._store.forget(users.one(user_id))
         if self._metrics is not None:
             self._metrics.erasures.inc()
         return receipt
@@ -190,7 +196,7 @@ class Erasures:
             names = self._keys.pseudonymizer().one(user_id)
         stores = {
             store: residue.inspect(store, store_key=self._keys.store_key(), names=names)
-            for store in (folder.activity, *_copies(folder.backups))
+            for store in (folder.activity, *_copies(folder))
         }
         paths = [path for path in sorted(folder.root.rglob("*")) if path.is_file()]
         own = frozenset() if user_id is None else _needles_of_id(user_id)
@@ -222,10 +228,11 @@ class Erasures:
         )
 
 
-def _copies(backups: Path) -> Iterator[Path]:
-    """The activity stores in the backups of the data directory."""
-    for path in sorted(backups.glob(f"*/activity/{MANIFEST}")):
-        yield path.parent
+def _copies(folder: DataDir) -> Iterator[Path]:
+    """The activity stores of backups, wherever in the data directory they lie."""
+    for path in sorted(folder.root.rglob(MANIFEST)):
+        if path.parent != folder.activity:
+            yield path.parent
 
 
 def _needles_of_id(user_id: str) -> frozenset[bytes]:

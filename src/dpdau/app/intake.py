@@ -2,19 +2,24 @@
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeVar
 
 from dpdau.activity.store import ActivityStore
 from dpdau.app.keys import Keys
 from dpdau.app.wiring import ingest_rules
 from dpdau.ingest.batch import IngestReport
 from dpdau.ingest.bodies import decode_body
-from dpdau.ingest.bulk import Progress
-from dpdau.ingest.columns import DecodedTable
 from dpdau.ingest.commit import GroupCommit
+from dpdau.ingest.decoded import DecodedTable, TableForm
 from dpdau.ingest.event import Decoded, Form, Rules
-from dpdau.ingest.table_bodies import TableForm
 from dpdau.release import Calendar
 from dpdau.settings import Settings
+
+if TYPE_CHECKING:
+    from dpdau.ingest.bulk import Progress
+
+
+_Answer = TypeVar("_Answer")
 
 
 class Intake:
@@ -73,8 +78,14 @@ class Intake:
         """Has events written; the report comes once they are durable; see `GroupCommit.submit`."""
         return self._commits.submit(decoded, batch_id=batch_id, offsets=offsets)
 
-    def progress(self, reading: str) -> Progress:
+    def alone(self, work: Callable[[], _Answer]) -> _Answer:
+        """Does other work on the store, when all events that were taken before are written."""
+        return self._commits.alone(work).result()
+
+    def progress(self, reading: str) -> "Progress":
         """How far a reading of a file had come when its last run ended."""
+        from dpdau.ingest.bulk import Progress
+
         return Progress.of(self._keys.source_name(reading), self._store.offset)
 
     def close(self) -> None:

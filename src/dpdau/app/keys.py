@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from dpdau.app.wiring import secret_of
+from dpdau.activity.store import ActivityStore
+from dpdau.app.wiring import EPOCH_NOTE, noted_epoch, secret_of
 from dpdau.datadir import DataDir, DataDirUse
 from dpdau.domain import WINDOW_DAYS_MAX, Clock
 from dpdau.errors import DataDirInUseError, InvalidPlanError
+from dpdau.ingest.batch import ingest
+from dpdau.ingest.event import Decoded
 from dpdau.ledger.ledger import Ledger
 from dpdau.pseudonym import Keyring, Overlap, Pseudonymizer
 from dpdau.settings import Settings
@@ -61,6 +64,8 @@ class Keys:
         owned: The data directory, where this process has it to itself and may change the keys.
             None where others use it too: then the keys stay as they are.
         ledger: Where each change is recorded.
+        store: Where it is noted which key is the newest, so that an older copy of the keyring can
+            be told. None for a reader.
 
     Guarantee: as long as any process holds the directory, all processes that hold it use the same
     keys; and a key is in the file as used before the first pseudonym is made under it. So no row
@@ -75,15 +80,19 @@ class Keys:
         clock: Clock,
         owned: DataDir | None,
         ledger: Ledger,
+        store: ActivityStore | None,
     ) -> None:
         self._keyring = keyring
         self._settings = settings
         self._clock = clock
         self._owned = owned
         self._ledger = ledger
+        self._store = store
         self._lock = threading.Lock()
         self._tended_on: dt.date | None = None
         self._pseudonymizer = _pseudonymizer(keyring)
+        # A process may have died between the keyring and the store.
+        self._note(keyring, self._pseudonymizer)
 
     def pseudonymizer(self) -> Pseudonymizer:
         """What turns a user id into the pseudonyms under every live key.
@@ -161,7 +170,8 @@ class Keys:
 
     def age_days(self) -> int:
         """How long the current pseudonym key has been in use."""
-        return (self._today() - self._keyring.newest.since).days
+        # The first key was made on a day of UTC, which may be tomorrow here.
+        return max(0, (self._today() - self._keyring.newest.since).days)
 
     def overdue_days(self) -> int:
         """For how many days the current key should have been replaced already; 0 if it is not."""
@@ -182,9 +192,17 @@ class Keys:
             return
         assert self._owned is not None, "the keys change where nobody else uses them"
         keyring.save(self._owned.keyring)
-        self._keyring, self._pseudonymizer = keyring, _pseudonymizer(keyring)
+        pseudonymizer = _pseudonymizer(keyring)
+        self._note(keyring, pseudonymizer)
+        self._keyring, self._pseudonymizer = keyring, pseudonymizer
         for action, facts in _differences(before, keyring):
             self._ledger.audit_event(actor, action, facts)
+
+    def _note(self, keyring: Keyring, pseudonymizer: Pseudonymizer) -> None:
+        """Notes in the store which key is the newest, before the first row is written under it."""
+        if self._store is not None and noted_epoch(self._store) < keyring.in_use:
+            nothing, note = Decoded((), (), 0), {EPOCH_NOTE: keyring.in_use}
+            ingest(nothing, store=self._store, pseudonymizer=pseudonymizer, offsets=note)
 
     def _change(self) -> KeyChange:
         """What the newest epoch brings about."""

@@ -51,7 +51,7 @@ from dpdau.domain import (
 )
 from dpdau.errors import InvalidPlanError
 from dpdau.ingest.batch import IngestReport
-from dpdau.ingest.columns import DecodedTable
+from dpdau.ingest.decoded import DecodedTable
 from dpdau.ingest.event import Decoded, Rules
 from dpdau.ledger.ledger import Ledger
 from dpdau.ledger.statement import Statements
@@ -103,11 +103,7 @@ class App:
         )
         self.keys = keys
         self.intake = Intake(
-            settings,
-            store=store,
-            keys=self.keys,
-            calendar=self.calendar,
-            before=self._purge_if_due,
+            settings, store=store, keys=keys, calendar=self.calendar, before=self._purge_if_due
         )
         self.attach(self.intake)
         self._statements = Statements(ledger, report_terms(settings), reported=reported)
@@ -139,7 +135,9 @@ class App:
             ledger,
             self._statements,
         )
-        self.erasures = Erasures(self._months.releaser, self.keys, metrics)
+        self.erasures = Erasures(
+            self._months.releaser, intake=self.intake, keys=self.keys, metrics=metrics
+        )
         self.live = Live.beside(self._months, settings.LIVE_TICKS, opening=opening)
 
     @classmethod
@@ -195,7 +193,12 @@ class App:
             ledger = open_ledger(settings, folder, store, clock=clock)
             held.append(ledger)
             keys = Keys(
-                keyring, settings, clock=clock, ledger=ledger, owned=folder if owned else None
+                keyring,
+                settings,
+                clock=clock,
+                owned=folder if owned else None,
+                ledger=ledger,
+                store=None if read_only else store,
             )
             app = cls(
                 settings=settings,

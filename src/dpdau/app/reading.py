@@ -19,6 +19,7 @@ from dpdau.settings import Settings
 
 EPSILON_MAX: Final = 50
 DELTA_MAX: Final = Decimal("1e-3")
+_STOP_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +105,11 @@ class Reading:
 
     def close(self) -> None:
         """Ends the counting; may be called twice."""
-        if self._file is not None:
+        if self._file is not None and self._counting is not None:
             self._file.stop()
+            # A stop that comes between two statements of the engine ends neither of them.
+            while not self.wait(_STOP_SECONDS):
+                self._file.stop()
         if self._thread is not None:
             self._thread.shutdown()
 

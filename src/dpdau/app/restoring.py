@@ -3,7 +3,7 @@
 import datetime as dt
 import json
 import shutil
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,18 @@ from dpdau.app.backups import (
 from dpdau.app.wiring import open_store, secret_of, system_clock
 from dpdau.datadir import DataDir
 from dpdau.domain import Clock
-from dpdau.errors import InvalidSettingError, LedgerCorruptError, StoreCorruptError
+from dpdau.errors import (
+    InvalidSettingError,
+    LedgerCorruptError,
+    StoreCorruptError,
+    StoreUnavailableError,
+)
 from dpdau.ledger import ledger as ledgers
 from dpdau.ledger.backup import since_copy
 from dpdau.ledger.engine import ledger_path
 from dpdau.ledger.ledger import Ledger
 from dpdau.ledger.steps import StoredPlan
-from dpdau.plan import MonthPlan, month_plan_id
+from dpdau.plan import MonthPlan, live_plan_id, month_plan_id
 from dpdau.pseudonym import Keyring
 from dpdau.pseudonym.key_file import KEYRING_FILE
 from dpdau.release.noise import commitment_of
@@ -46,7 +51,9 @@ class RestoreReport:
         keeps_ledger: Whether the ledger that is here stays, because it is newer.
         unchanged: Whether the ledger proves that nothing happened since the backup was made.
         entries_since: Entries that the ledger here has on top of the backup's.
-        erasures_since: Erasures after the backup: their users come back with it.
+        erasures_since: Erasures on record that are not in the backup: their users come back with
+            it. One may be of the time when it was made.
+        plans_since: Plans that released numbers after the backup: they cannot go on from it.
         abandoned: Month plans that cannot go on and were given up.
     """
 
@@ -55,6 +62,7 @@ class RestoreReport:
     unchanged: bool
     entries_since: int
     erasures_since: tuple[str, ...]
+    plans_since: tuple[str, ...]
     abandoned: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -65,6 +73,7 @@ class RestoreReport:
             "unchanged": self.unchanged,
             "entries_since": self.entries_since,
             "erasures_since": list(self.erasures_since),
+            "plans_since": list(self.plans_since),
             "abandoned": list(self.abandoned),
         }
 
@@ -100,32 +109,40 @@ def restore_all(
         DataDirInUseError: A service or another command is using the directory.
     """
     folder = DataDir(settings.DATA_DIR).create()
-    if verify_only:
-        return _compared(settings, folder, check(settings, folder, source), clock)
-    use = folder.own()
-    try:
-        checked = check(settings, folder, source)
-        found = _compared(settings, folder, checked, clock)
-        if not (found.unchanged or accept_older):
-            raise _older(found)
-        _require_same_keys(settings, folder, checked.keyring)
-        return _restored(settings, folder, checked, found, reason=reason, clock=clock)
-    finally:
-        use.close()
+    with ExitStack() as held:
+        if not verify_only:
+            held.callback(folder.own().close)
+        try:
+            checked = check(settings, folder, source)
+            found = _compared(settings, folder, checked, clock)
+            if verify_only:
+                return found
+            # A restore that was cut short was accepted, and has itself made the ledger newer.
+            accepted = accept_older or _noted(folder).get("backup") == _name(checked)
+            if not accepted and (not found.unchanged or found.erasures_since):
+                raise _older(found)
+            _require_same_keys(settings, folder, checked.keyring)
+            return _restored(settings, folder, checked, found, reason=reason, clock=clock)
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"Expected to restore {source} into {folder.root}, found: {error}."
+            ) from error
 
 
 def _compared(settings: Settings, folder: DataDir, checked: Checked, clock: Clock) -> RestoreReport:
     """What the ledger that is here, or its mark, says of the time since the backup."""
     url, keeps, more = settings.ledger_url, False, 0
-    erased: tuple[str, ...] = ()
+    recorded, went_on = checked.recorded, frozenset[str]()
     if ledger_path(url).exists() and folder.mark.exists():
         # A ledger that is damaged is as good as none; its mark still counts.
         with suppress(LedgerCorruptError):
             Ledger(url, mark_path=folder.mark, clock=clock).close()
             keeps = True
     if keeps:
-        more, erased = since_copy(url, checked.ledger)
-        keeps = more >= 0
+        since = since_copy(url, checked.ledger)
+        more, keeps = since.entries, since.entries >= 0
+    if keeps:
+        recorded, went_on = since.erasures, since.plans
     unchanged = keeps and more == 0
     if not keeps:
         marked = folder.mark.exists()
@@ -137,14 +154,17 @@ def _compared(settings: Settings, folder: DataDir, checked: Checked, clock: Cloc
         keeps_ledger=keeps,
         unchanged=unchanged,
         entries_since=max(more, 0),
-        erasures_since=erased,
+        erasures_since=tuple(one for one in recorded if one not in checked.erased),
+        plans_since=tuple(sorted(went_on)),
     )
 
 
 def _older(found: RestoreReport) -> InvalidSettingError:
     """The refusal of a backup that may be older than what was there."""
     since = f"{found.entries_since} entries of the ledger are newer"
-    if not found.keeps_ledger:
+    if found.unchanged:
+        since = "somebody was being erased while it was made"
+    elif not found.keeps_ledger:
         since = "no newer ledger is here to show what happened since"
     listed = "".join(f"\n  {one}" for one in found.erasures_since)
     back = f" Users of these erasures come back and must be erased again:{listed}" if listed else ""
@@ -166,9 +186,9 @@ def _require_same_keys(settings: Settings, folder: DataDir, backup: Keyring) -> 
     if not Keyring.exists(folder.keyring):
         return
     here = Keyring.open(folder.keyring, secret_of(settings))
-    known = {(one.epoch_id, one.created_at) for one in here.epochs}
-    same_store = here.store_key() == backup.store_key()
-    if not (same_store and known >= {(one.epoch_id, one.created_at) for one in backup.epochs}):
+    # One that is only planned names nobody; it may have been planned anew since, or used.
+    known, used = ({(one.epoch_id, one.created_at) for one in it.used} for it in (here, backup))
+    if not (here.store_key() == backup.store_key() and known >= used):
         raise StoreCorruptError(
             f"Expected the keyring in {folder.keyring} to know the keys of the backup, found "
             "another or an older one. Move it away to use the backup's."
@@ -187,11 +207,11 @@ def _restored(
     """Puts everything in place, behind a note that keeps everybody out until it is done."""
     source = checked.report.path
     # What an interrupted restore knew before it changed the ledger decides.
-    note = {"trusted": found.unchanged or found.keeps_ledger}
-    if folder.restoring.exists():
-        note["trusted"] &= bool(json.loads(folder.restoring.read_bytes())["trusted"])
+    trusted = (found.unchanged or found.keeps_ledger) and _noted(folder).get("trusted", True)
+    note = {"trusted": trusted, "backup": _name(checked)}
     shutil.rmtree(folder.stage, ignore_errors=True)
-    shutil.copytree(source / ACTIVITY, folder.stage / ACTIVITY)
+    folder.stage.mkdir(mode=0o700)
+    shutil.copytree(source / ACTIVITY, folder.stage / ACTIVITY, copy_function=shutil.copyfile)
     make_writable(folder.stage / ACTIVITY)
     sync(folder.stage)
     write(folder.root / "restore.json.tmp", json.dumps(note).encode())
@@ -214,11 +234,25 @@ def _restored(
         folder.activity.rename(folder.stage / "replaced")
     (folder.stage / ACTIVITY).rename(folder.activity)
     sync_names(folder.root)
-    abandoned = _settle(settings, folder, checked, found, (note["trusted"], reason, clock))
+    abandoned = _settle(settings, folder, checked, found, (trusted, reason, clock))
+    # What was replaced goes before the directory may be opened: an erasure would not reach it.
+    shutil.rmtree(folder.stage)
+    sync_names(folder.root)
     folder.restoring.unlink()
     sync_names(folder.root)
-    shutil.rmtree(folder.stage, ignore_errors=True)
     return replace(found, abandoned=abandoned)
+
+
+def _noted(folder: DataDir) -> dict[str, Any]:
+    """What a restore that was cut short wrote down; nothing where there was none."""
+    if not folder.restoring.exists():
+        return {}
+    return dict(json.loads(folder.restoring.read_bytes()))
+
+
+def _name(checked: Checked) -> list[str]:
+    """What tells a backup from another."""
+    return [checked.report.made_at.isoformat(), checked.report.head_hash]
 
 
 def _settle(
@@ -247,11 +281,11 @@ def _settle(
             plan_id = month_plan_id(month)
             stored = ledger.find_plan(plan_id)
             assert stored is not None, "an unfinished plan is there"
-            if not (trusted and _goes_on(store, stored)):
+            if plan_id in found.plans_since or not (trusted and _goes_on(store, stored)):
                 ledger.abandon(plan_id, actor="operator", reason=f"restored: {reason}")
                 store.end_month(month)
                 abandoned.append(month)
-        if not trusted:
+        if not trusted or any(one == live_plan_id(one[-7:]) for one in found.plans_since):
             # Its noise goes, so that no tick is made of it again.
             store.live.end(dt.date.max)
         return tuple(abandoned)

@@ -20,7 +20,7 @@ from dpdau.domain import (
     SeriesView,
 )
 from dpdau.ingest.batch import IngestReport
-from dpdau.ingest.columns import DecodedTable
+from dpdau.ingest.decoded import DecodedTable
 from dpdau.ingest.event import Decoded
 
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from dpdau.pseudonym import Keyring
 
 WRITER_WAIT_SECONDS: Final = 15.0
+EPOCH_NOTE: Final = "pseudonym-epoch"
+"""Under this name the store notes, as an offset, the newest key that it was written under."""
 _ANY_DAY: Final = dt.date(2000, 1, 1)
 
 
@@ -198,20 +200,39 @@ def secret_of(settings: Settings) -> bytes:
 def open_store(
     folder: DataDir, keyring: "Keyring", *, clock: Clock, read_only: bool
 ) -> "EmbeddedStore":
-    """The embedded store; a reader that comes first makes it, as a writer would."""
+    """The embedded store; a reader that comes first makes it, as a writer would.
+
+    Raises:
+        StoreCorruptError: It was written under a newer key than the keyring knows: its users would
+            get second names, and count twice.
+    """
     from dpdau.activity.embedded import EmbeddedStore
     from dpdau.activity.upkeep import StoreLimits
 
     key = keyring.store_key()
     if read_only and not EmbeddedStore.exists(folder.activity):
         EmbeddedStore(folder.activity, store_key=key, clock=clock).close()
-    return EmbeddedStore(
+    store = EmbeddedStore(
         folder.activity,
         store_key=key,
         clock=clock,
         read_only=read_only,
         limits=StoreLimits(lock_wait_seconds=WRITER_WAIT_SECONDS),
     )
+    noted = noted_epoch(store)
+    if noted > keyring.in_use:
+        store.close()
+        raise StoreCorruptError(
+            f"Expected a keyring in {folder.keyring} that has key {noted} in use, found an older "
+            f"copy, with key {keyring.in_use}: users would be counted twice. Put the newest one "
+            "back; or move it away, and `dpdau restore` a backup of everything."
+        )
+    return store
+
+
+def noted_epoch(store: ActivityStore) -> int:
+    """The newest key that a store was written under; the first one needs no note."""
+    return store.offset(EPOCH_NOTE) or 1
 
 
 def open_ledger(

@@ -97,7 +97,7 @@ def _key_age() -> tuple[str, str]:
             f"the pseudonym key is {age} days old and was due {overdue} days ago: nothing had "
             f"{loaded.DATA_DIR} to itself since. Run `dpdau serve`, or one command alone."
         )
-    return "ok", f"the pseudonym key is {age} of {loaded.HASH_SALT_ROTATION_DAYS} days old"
+    return "ok", f"the pseudonym key is {age} days old, and not overdue"
 
 
 def _is_open(path: Path) -> bool:

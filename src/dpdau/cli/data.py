@@ -1,6 +1,7 @@
 """Commands that take events in, and make some."""
 
 import contextlib
+import datetime as dt
 import re
 import secrets
 import time
@@ -35,6 +36,7 @@ DATA_SETS: Final = frozenset({"cdnow", "nycflights"})
 NAME_LENGTH_MAX: Final = 200
 _NAME: Final = re.compile(rf"[!-~]{{1,{NAME_LENGTH_MAX}}}")
 _SHOWN_REJECTIONS: Final = 10
+_NO_TODAY: Final = dt.date(9998, 12, 31)
 
 
 def register(app: typer.Typer) -> None:
@@ -238,15 +240,17 @@ class _Reading:
     def to_service(
         self, product: "Verbs", sender: ThreadPoolExecutor
     ) -> "tuple[Path, Iterator[Chunk], _Submit]":
-        """The file, its chunks, and what sends them; a service rejects what it may not name."""
+        """The file, its chunks, and what sends them.
+
+        The service decides which days it takes: a run on a later day, or with another clock, would
+        cut the same chunk into other parts.
+        """
         name = self.name or f"run-{secrets.token_hex(16)}"
-        path, chunks = self._open(self._rules())
+        path, chunks = self._open(replace(self._rules(), today=_NO_TODAY, retention_days=None))
         return (
             path,
             chunks,
-            lambda chunk, _is_last: sender.submit(
-                product.ingest, chunk.decoded, batch_id=self._id(chunk, name)
-            ),
+            lambda chunk, _is_last: sender.submit(_sent, product, chunk, self._id(chunk, name)),
         )
 
     def _rules(self, **more: Any) -> "Rules":
@@ -282,6 +286,14 @@ class _Reading:
     def _id(self, chunk: "Chunk", name: str | None) -> str | None:
         """The id of a chunk, where the reading has a name."""
         return None if name is None else f"{name}:{chunk.number}"
+
+
+def _sent(product: "Verbs", chunk: "Chunk", batch_id: str | None) -> "IngestReport":
+    """Sends a chunk, in which a rejection has its place; the report has that in the file."""
+    first = chunk.end.row - chunk.decoded.received
+    local = [one.moved(-first) for one in chunk.decoded.rejected]
+    report = product.ingest(replace(chunk.decoded, rejected=local), batch_id=batch_id)
+    return replace(report, rejected=tuple(one.moved(first) for one in report.rejected))
 
 
 def _parse_op(text: str | None) -> Op | None:

@@ -130,9 +130,13 @@ def _worded(receipt: "ErasureReceipt") -> str:
     lines += [
         "",
         "It says: all activity and labels of one user were taken out of the activity store, in",
-        "one transaction with this receipt, under every pseudonym key that was alive, and the",
-        "files that held them were rewritten and deleted. A mark that is kept is a pseudonym",
-        "without activity: it keeps the user out of a plan that is open, and goes with the plan.",
+        "one transaction with this receipt, under every pseudonym key that was alive"
+        + (", and the" if receipt.files_cleared else "."),
+        "files that held them were rewritten and deleted."
+        if receipt.files_cleared
+        else "Bytes that were replaced may be left in files that count no more.",
+        "A mark that is kept is a pseudonym without activity: it keeps the user out of a plan that",
+        "is open, and goes with the plan.",
         "It does not say who the user is, nor that published numbers were recalled (their noise",
         "protects each user), nor that backups made before, the sender's own data or free blocks",
         "of the disk were cleared.",

@@ -20,8 +20,19 @@ from dpdau.errors import (
     error_class,
 )
 
-__all__ = ["Call", "Exchange", "Refusal", "meaning_of", "no_answer", "path_segment"]
+__all__ = [
+    "UNREADABLE",
+    "Call",
+    "Exchange",
+    "Refusal",
+    "meaning_of",
+    "no_answer",
+    "path_segment",
+    "resumed",
+]
 
+UNREADABLE: Final = (LookupError, TypeError, ValueError, AttributeError, AssertionError)
+"""What the reading of a body raises that is none of this service."""
 GZIP_BYTES_MIN: Final = 8 << 10
 _GZIP_LEVEL: Final = 1
 _T = TypeVar("_T")
@@ -127,6 +138,20 @@ def no_answer(call: Call, error: httpx.HTTPError, url: str) -> Refusal:
     return Refusal(told, may_repeat=never_sent or (torn and call.repeatable))
 
 
+def resumed(exchange: Exchange[_T], body: Mapping[str, Any], url: str) -> Call:
+    """The next request of a verb, now that the body of an answer is there.
+
+    Raises:
+        StopIteration: There is none; it has the result.
+        ServiceUnreachableError: The body is none of this service.
+    """
+    try:
+        return exchange.send(body)
+    except UNREADABLE:
+        pass
+    raise ServiceUnreachableError("Expected an answer of dpdau, found another one.", url=url)
+
+
 def path_segment(text: str) -> str:
     """A path segment that no URL library rewrites: `..` would otherwise climb."""
     return quote(text, safe="", errors="surrogatepass").replace(".", "%2E")
@@ -140,7 +165,9 @@ def _error_of(status: int, body: Any, url: str) -> DpdauError:
             f"Expected an answer of dpdau, found status {status}.", url=url, http_status=status
         )
     facts = {name: value for name, value in body.items() if name not in _RESERVED}
-    return leaf(str(body.get("detail")), **facts)
+    error = leaf(str(body.get("detail")))
+    error.facts = facts
+    return error
 
 
 def _retry_after(headers: httpx.Headers) -> float | None:

@@ -18,7 +18,7 @@ import httpx
 
 from dpdau import __version__
 from dpdau.client import verbs
-from dpdau.client.calls import Call, Exchange, Refusal, meaning_of, no_answer
+from dpdau.client.calls import Call, Exchange, Refusal, meaning_of, no_answer, resumed
 from dpdau.client.outbox import OnError, OnRejected, SenderLimits
 from dpdau.client.retry import Retry
 from dpdau.client.sender import AsyncSender, Sender
@@ -75,7 +75,7 @@ def _blocking(
         try:
             call = next(exchange)
             while True:
-                call = exchange.send(self._ask(call))
+                call = resumed(exchange, self._ask(call), self._where)
         except StopIteration as done:
             result: _T = done.value
             return result
@@ -94,7 +94,7 @@ def _awaited(
         try:
             call = next(exchange)
             while True:
-                call = exchange.send(await self._ask(call))
+                call = resumed(exchange, await self._ask(call), self._where)
         except StopIteration as done:
             result: _T = done.value
             return result
@@ -272,9 +272,11 @@ class AsyncClient(_Base):
 
     async def close(self) -> None:
         """Closes the senders and the connections; may be called twice."""
-        while self._senders:
-            await self._senders.pop().close()
-        await self._http.aclose()
+        try:
+            while self._senders:
+                await self._senders.pop().close()
+        finally:
+            await self._http.aclose()
 
     async def attempt(self, call: Call) -> dict[str, Any] | Refusal:
         """One request: the body of its answer, or why there is none."""

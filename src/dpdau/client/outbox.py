@@ -5,6 +5,7 @@ runs the steps in a thread and `AsyncSender` in a task, so both send in the same
 same places and give up on the same answers.
 """
 
+import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
-from dpdau.client.calls import Call, Refusal
+from dpdau.client.calls import UNREADABLE, Call, Refusal
 from dpdau.client.retry import Retry
 from dpdau.client.spool import Batch, Contents, Spool
 from dpdau.client.verbs import PART_BYTES_MAX, lines_call, report_of
@@ -43,6 +44,7 @@ __all__ = [
 
 _T = TypeVar("_T")
 _FAULTS_OF_THE_BATCH: Final = frozenset({400, 413, 415, 422})
+_SECONDS_MAX: Final = min(threading.TIMEOUT_MAX, 1e9)
 _ENCODER: Final = msgspec.json.Encoder()
 _LOG = log("client")
 _STRANGE: Final = Refusal(
@@ -79,13 +81,14 @@ class SenderLimits:
         sound = (
             1 <= self.batch_events_max <= REJECTIONS_KEPT_MAX
             and 1 <= self.batch_bytes_max <= min(PART_BYTES_MAX, self.spool_bytes_max)
-            and self.batch_seconds > 0
-            and min(self.full_wait_seconds, self.close_seconds) >= 0
+            and 0 < self.batch_seconds <= _SECONDS_MAX
+            and 0 <= self.full_wait_seconds <= _SECONDS_MAX
+            and 0 <= self.close_seconds <= _SECONDS_MAX
         )
         if not sound:
             raise InvalidSettingError(
                 f"Expected batches of 1..{REJECTIONS_KEPT_MAX} events and 1..{PART_BYTES_MAX}"
-                " bytes that fit the spool, and times that are not negative."
+                f" bytes that fit the spool, and times of 0..{_SECONDS_MAX:.0f} s."
             )
 
 
@@ -331,9 +334,12 @@ def _outcome(found: Mapping[str, Any] | Refusal, events: Sequence[bytes]) -> Ing
         return found
     try:
         report = report_of(found)
-    except (KeyError, TypeError, ValueError, AssertionError):
+        sound = report.received == len(events) and all(
+            0 <= one.index < len(events) for one in report.rejected
+        )
+    except UNREADABLE:
         return _STRANGE
-    return report if report.received == len(events) else _STRANGE
+    return report if sound else _STRANGE
 
 
 def _weight(event: Mapping[str, object]) -> int:

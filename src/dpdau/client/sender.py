@@ -38,7 +38,7 @@ class Sender:
 
     A batch that the service can never take (400, 413, 415, 422) is set aside in the folder as
     NDJSON. Every other failure is waited out; `on_error` hears of the first in a row. Both
-    callbacks run in the thread.
+    callbacks run in the thread, so what they call here does not wait for what it has to do.
 
     At the end of the interpreter it is closed, which takes `close_seconds` at most; what is left
     stays in the folder for the next one. A process that was forked from its owner cannot use it.
@@ -104,7 +104,7 @@ class Sender:
         """
         outbox = self._outbox
         outbox.spool.check_process()
-        put = _Put(outbox, outbox.lines(events))
+        put = _Put(outbox, outbox.lines(events), may_wait=not self._is_own_thread())
         with self._changed:
             try:
                 while not put.try_once(is_closed=self._is_closed):
@@ -119,6 +119,8 @@ class Sender:
         Without a `timeout` it waits as long as the service is away.
         """
         self._outbox.spool.check_process()
+        if self._is_own_thread():
+            timeout = 0.0
         with self._changed:
             number = self._outbox.flush()
             self._wake()
@@ -144,12 +146,17 @@ class Sender:
         self._outbox.stop()
         with self._changed:
             self._wake()
-        self._thread.join(max(0.0, end - self._outbox.monotonic()))
+        if not self._is_own_thread():
+            self._thread.join(max(0.0, end - self._outbox.monotonic()))
         atexit.unregister(self.close)
 
     def stats(self) -> SenderStats:
         """What became of the events so far."""
         return self._outbox.stats()
+
+    def _is_own_thread(self) -> bool:
+        """Whether a callback asks: what it would wait for cannot happen before it returns."""
+        return threading.current_thread() is self._thread
 
     def _wake(self) -> None:
         """Has the thread look again; called with the condition held."""
@@ -206,6 +213,8 @@ class AsyncSender:
         on_error: OnError | None = None,
         on_rejected: OnRejected | None = None,
     ) -> None:
+        # Without a loop there is no sender, and the folder must not be taken.
+        loop = asyncio.get_running_loop()
         self._attempt = attempt
         self._outbox = Outbox(
             folder,
@@ -218,7 +227,7 @@ class AsyncSender:
         self._changed = asyncio.Condition()
         self._is_new = False
         self._is_closed = False
-        self._task = asyncio.get_running_loop().create_task(self._work(), name=_NAME)
+        self._task = loop.create_task(self._work(), name=_NAME)
 
     async def __aenter__(self) -> Self:
         return self
@@ -250,7 +259,7 @@ class AsyncSender:
         """
         outbox = self._outbox
         outbox.spool.check_process()
-        put = _Put(outbox, outbox.lines(events))
+        put = _Put(outbox, outbox.lines(events), may_wait=True)
         async with self._changed:
             try:
                 while not put.try_once(is_closed=self._is_closed):
@@ -286,13 +295,16 @@ class AsyncSender:
         self._is_closed = True
         seconds = self._outbox.limits.close_seconds if timeout is None else timeout
         end = self._outbox.monotonic() + seconds
-        await self.flush(seconds)
-        self._outbox.stop()
-        async with self._changed:
-            self._wake()
-        await asyncio.wait([self._task], timeout=max(0.0, end - self._outbox.monotonic()))
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        try:
+            await self.flush(seconds)
+            self._outbox.stop()
+            async with self._changed:
+                self._wake()
+            await asyncio.wait([self._task], timeout=max(0.0, end - self._outbox.monotonic()))
+        finally:
+            # Also where this was cancelled: nothing else would end the task.
+            self._task.cancel()
+            await asyncio.wait([self._task])
 
     def stats(self) -> SenderStats:
         """What became of the events so far."""
@@ -325,6 +337,8 @@ class AsyncSender:
             pass
         finally:
             self._outbox.spool.close()
+            async with self._changed:
+                self._changed.notify_all()
 
     async def _done(self, step: Step) -> Any:
         """The result of one step."""
@@ -342,11 +356,11 @@ class AsyncSender:
 class _Put:
     """Events on their way into the spool, which may have to wait for room."""
 
-    def __init__(self, outbox: Outbox, lines: Lines) -> None:
+    def __init__(self, outbox: Outbox, lines: Lines, *, may_wait: bool) -> None:
         self._outbox = outbox
         self._lines = lines
         self._taken = 0
-        self._end = outbox.monotonic() + outbox.limits.full_wait_seconds
+        self._end = outbox.monotonic() + (outbox.limits.full_wait_seconds if may_wait else 0.0)
         self.is_new = False
 
     def left_seconds(self) -> float:

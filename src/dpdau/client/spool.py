@@ -220,6 +220,7 @@ class Spool:
             assert self._sealed[0] is batch, "batches leave in their order"
             self._path(batch.number, _BATCH_SUFFIX).unlink(missing_ok=True)
             self._size_bytes -= self._sealed.popleft().size_bytes
+            self._unsynced.discard(batch.number)
 
     def set_aside(self, batch: Batch, events: Sequence[bytes]) -> Path:
         """Moves the oldest batch out of the way, as NDJSON that can be mended and sent."""
@@ -233,8 +234,8 @@ class Spool:
         fresh.replace(path)
         _sync_folder(self._folder)
         with self._mutex:
-            self._size_bytes += len(body)
             self.remove(batch)
+            self._size_bytes += len(body)
         return path
 
     def keep_corrupt(self, batch: Batch) -> Path:
@@ -244,6 +245,7 @@ class Spool:
             assert self._sealed[0] is batch, "batches leave in their order"
             self._path(batch.number, _BATCH_SUFFIX).replace(path)
             self._sealed.popleft()
+            self._unsynced.discard(batch.number)
         return path
 
     def sync(self) -> None:
@@ -273,6 +275,8 @@ class Spool:
             if self._lock is None:
                 return
             self._seal()
+            # A process that was forked has the descriptor too, and would go on holding the lock.
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
             os.close(self._lock)
             self._lock = None
 
@@ -346,7 +350,7 @@ class Spool:
         """
         batch, handle = self._open or self._begin()
         body = b"".join(_record(line) for line, _ in run)
-        _write_all(handle, body, batch.size_bytes)
+        _write_all(handle, body)
         self._unsynced.add(batch.number)
         self._grow(batch, len(body))
         batch.weight += sum(heavy for _, heavy in run)
@@ -360,18 +364,19 @@ class Spool:
             OSError: It cannot be made; then there is none.
         """
         batch = Batch(self._next_number, 0, since=self._monotonic())
+        # A number is taken once, also where a signal ends this halfway.
+        self._next_number += 1
         path = self._path(batch.number, _BATCH_SUFFIX)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         handle = os.open(path, flags, 0o600)
         head = _record(self._new_batch_id().encode("ascii"))
         try:
-            _write_all(handle, head, 0)
-        except OSError:
+            _write_all(handle, head)
+        except BaseException:
             os.close(handle)
             path.unlink()
             raise
         self._open = batch, handle
-        self._next_number += 1
         self._grow(batch, len(head))
         return self._open
 
@@ -414,17 +419,18 @@ def _records(data: bytes) -> tuple[list[bytes], bool]:
     return found, True
 
 
-def _write_all(handle: int, body: bytes, size_before: int) -> None:
-    """Writes all, or leaves the file as it was.
+def _write_all(handle: int, body: bytes) -> None:
+    """Writes all, or leaves the file as it was, also where a signal handler raises.
 
     Raises:
         OSError: Not all could be written.
     """
+    size_before = os.fstat(handle).st_size
     view = memoryview(body)
     try:
         while view:
             view = view[os.write(handle, view) :]
-    except OSError:
+    except BaseException:
         os.ftruncate(handle, size_before)
         raise
 

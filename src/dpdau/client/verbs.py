@@ -25,7 +25,7 @@ from dpdau.domain import (
     Window,
 )
 from dpdau.ingest.batch import REJECTIONS_KEPT_MAX, IngestReport
-from dpdau.ingest.columns import DecodedTable
+from dpdau.ingest.decoded import DecodedTable
 from dpdau.ingest.event import EVENTS_MAX, Decoded, RawEvent, Rejection, RejectionCode
 
 PART_BYTES_MAX: Final = 24 << 20
@@ -221,7 +221,9 @@ def _wire(event: RawEvent) -> dict[str, object]:
 def _places_of(decoded: Decoded | DecodedTable) -> list[int]:
     """The index, among the items received, of each event that is sent."""
     refused = {one.index for one in decoded.rejected}
-    return [index for index in range(decoded.received) if index not in refused]
+    places = [index for index in range(decoded.received) if index not in refused]
+    assert len(places) + len(refused) == decoded.received, "an index counts from the batch's start"
+    return places
 
 
 def _rejection_of(body: Mapping[str, Any], index: int) -> Rejection:

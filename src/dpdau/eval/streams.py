@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from dpdau.domain import day_number
 from dpdau.errors import InvalidSettingError
 from dpdau.eval.workloads import SCHEMA, generate
-from dpdau.ingest.columns import DecodedTable
 from dpdau.ingest.datasets import read_cdnow, read_nycflights
+from dpdau.ingest.decoded import DecodedTable
 from dpdau.ingest.rules import Rules
 
 __all__ = ["Kind", "MonthStream", "Pattern", "Removal", "data_set", "remove", "synthetic"]

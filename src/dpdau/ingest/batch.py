@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dpdau.activity.store import ActivityStore, Applied
 from dpdau.domain import BATCH_ROWS_MAX, Event, EventBatch, Labels, Op, day_number
 from dpdau.errors import StoreUnavailableError, TooLargeError
-from dpdau.ingest.columns import DecodedTable, decode_table
+from dpdau.ingest.decoded import DecodedTable
 from dpdau.ingest.event import Decoded, RawEvent
 from dpdau.ingest.rules import Rejection, Rules
 from dpdau.pseudonym import Pseudonymizer
@@ -218,6 +218,8 @@ def from_arrow(
     offsets: Mapping[str, int] | None = None,
 ) -> Prepared:
     """The batch in an Arrow table; `columns.decode_table` and `build` in one step."""
+    from dpdau.ingest.columns import decode_table
+
     decoded = decode_table(table, rules=rules)
     batch = build(
         decoded, pseudonymizer, dimensions=rules.dimensions, batch_id=batch_id, offsets=offsets

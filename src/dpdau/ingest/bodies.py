@@ -8,14 +8,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from dpdau.domain import Op, day_number
 from dpdau.ingest import event
-from dpdau.ingest.columns import DecodedTable, RawLabels
+from dpdau.ingest.decoded import DecodedTable, RawLabels, TableForm
 from dpdau.ingest.event import Decoded, Form
-from dpdau.ingest.plain import decode_large
 from dpdau.ingest.rules import (
     EVENT_ID_BYTES_MAX,
     LABEL_BYTES_MAX,
@@ -24,10 +22,11 @@ from dpdau.ingest.rules import (
     Rules,
     is_text,
 )
-from dpdau.ingest.table_bodies import TableForm, decode_table_body
 
 __all__ = ["decode_body"]
 
+LARGE_BYTES_MIN: Final = 64 << 10
+"""A body of this size is looked at as a whole first; below it that costs more than it saves."""
 _COLUMNS_MIN: Final = 32
 """Fewer items than this are read one by one."""
 
@@ -51,10 +50,15 @@ def decode_body(
         UnsupportedMediaError: A column of a table is missing or has a type that is not read.
     """
     if isinstance(form, TableForm):
+        from dpdau.ingest.table_bodies import decode_table_body
+
         return decode_table_body(body, form, rules=rules, unpacked_bytes_max=unpacked_bytes_max)
-    large = decode_large(body, form, rules=rules)
-    if large is not None:
-        return large
+    if len(body) >= LARGE_BYTES_MIN:
+        from dpdau.ingest.plain import decode_large
+
+        large = decode_large(body, form, rules=rules)
+        if large is not None:
+            return large
     items = event.items_of(body, form, rules=rules)
     columns = _columns(items, rules) if len(items) >= _COLUMNS_MIN else None
     return event.taken(items, rules) if columns is None else columns
@@ -93,6 +97,8 @@ def _columns(items: list[Any], rules: Rules) -> DecodedTable | None:
         if not all(is_text(one, LABEL_BYTES_MAX) for one in values):
             return None
         labels[name] = RawLabels(tuple(values), _coded(found, values))
+    import pyarrow as pa
+
     n, users = len(items), dict.fromkeys(user_ids)
     numbers = {day: day_number(day) for day in distinct}
     return DecodedTable(

@@ -17,7 +17,7 @@ events and is read row by row as such.
 
 import contextlib
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -27,10 +27,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dpdau.domain import Op, day_date, day_number
+from dpdau.domain import Op, day_number
 from dpdau.errors import TooLargeError, UnsupportedMediaError
 from dpdau.ingest import rules as faults
-from dpdau.ingest.event import Decoded, RawEvent, decode_objects, moment_of, raw_events
+from dpdau.ingest.decoded import DecodedTable, RawLabels
+from dpdau.ingest.event import Decoded, decode_objects, moment_of
 from dpdau.ingest.rules import (
     EVENT_ID_BYTES_MAX,
     LABEL_BYTES_MAX,
@@ -40,7 +41,7 @@ from dpdau.ingest.rules import (
     Rules,
 )
 
-__all__ = ["Columns", "DecodedTable", "RawLabels", "decode_columns", "decode_table"]
+__all__ = ["Columns", "decode_columns", "decode_table"]
 
 ROWS_MAX: Final = 1_000_000
 _SECONDS_PER_DAY: Final = 86_400
@@ -79,65 +80,6 @@ class Columns:
 
     def __repr__(self) -> str:
         return f"Columns(n={len(self.user_id)}, values=<private>)"
-
-
-@dataclass(frozen=True, slots=True)
-class RawLabels:
-    """The values of one dimension; codes (n,) int32, -1 where a row has none."""
-
-    values: tuple[str, ...]
-    codes: NDArray[np.int32]
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedTable:
-    """Door 1 in columns: n checked events of one day each, and what was not taken.
-
-    Shapes and units:
-        user_ids: the distinct ids, binary; user: (n,) intp, an index into them.
-        day: (n,) int32 day numbers; add: (n,) bool.
-        event_ids: (n,) binary with nulls, or None where there are none.
-    """
-
-    user_ids: Any
-    user: NDArray[np.intp]
-    day: NDArray[np.int32]
-    add: NDArray[np.bool_]
-    event_ids: Any
-    labels: Mapping[str, RawLabels]
-    rejected: Sequence[Rejection]
-    received: int
-
-    def __post_init__(self) -> None:
-        n = self.user.shape[0]
-        assert self.day.shape == self.add.shape == (n,)
-        assert self.received == n + len(self.rejected)
-
-    def __repr__(self) -> str:
-        return f"DecodedTable(received={self.received}, rejected={len(self.rejected)})"
-
-    @property
-    def events(self) -> list[RawEvent]:
-        """The same events one by one, for a front that sends them on."""
-        names = [one.decode() for one in self.user_ids.to_pylist()]
-        ids = [None] * len(self.user) if self.event_ids is None else self.event_ids.to_pylist()
-        return raw_events(
-            (
-                names[user],
-                Op.ADD if add else Op.REMOVE,
-                day_date(day),
-                None if event_id is None else event_id.decode(),
-                (),
-                {
-                    name: one.values[one.codes[row]]
-                    for name, one in self.labels.items()
-                    if one.codes[row] >= 0
-                },
-            )
-            for row, (user, add, day, event_id) in enumerate(
-                zip(self.user.tolist(), self.add.tolist(), self.day.tolist(), ids, strict=True)
-            )
-        )
 
 
 def decode_table(
@@ -399,8 +341,11 @@ def _day_numbers(column: Any, rules: Rules, parse: Callable[[str, Rules], dt.dat
     """Day numbers, which rows are null, and which cannot be read."""
     kind = column.type
     null = column.is_null().to_numpy(zero_copy_only=False)
-    if pa.types.is_date(kind):
-        days = _integers(column.cast(pa.date32()).cast(pa.int32()))
+    if pa.types.is_date32(kind):
+        return _integers(column.cast(pa.int32())), null, np.zeros_like(null)
+    if pa.types.is_date64(kind):
+        # Milliseconds, and not every writer has them at midnight.
+        days = _integers(column.cast(pa.int64())) // (_SECONDS_PER_DAY * _UNITS_PER_SECOND["ms"])
         return days, null, np.zeros_like(null)
     if pa.types.is_timestamp(kind):
         seconds = _integers(column.cast(pa.int64())) // _UNITS_PER_SECOND[kind.unit]

@@ -11,12 +11,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from dpdau.activity.store import ActivityStore, Applied
 from dpdau.errors import OverloadedError, StoreUnavailableError, UnavailableError
 from dpdau.ingest.batch import IngestReport, Source, build_many
-from dpdau.ingest.columns import DecodedTable
+from dpdau.ingest.decoded import DecodedTable
 from dpdau.ingest.event import Decoded
 from dpdau.pseudonym import Pseudonymizer
 
@@ -25,6 +25,9 @@ __all__ = ["GroupCommit", "QueueLimits"]
 RETRY_AFTER_SECONDS: Final = 1
 _FAILURES_MAX: Final = 2
 """How many requests in a row may meet a store that cannot write before the others are told."""
+
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,15 @@ class _Request:
     def size(self) -> int:
         """How many events it has."""
         return self.decoded.received - len(self.decoded.rejected)
+
+
+@dataclass(slots=True)
+class _Task:
+    """Other work on the store, for which nothing else is written meanwhile."""
+
+    work: Callable[[], Any]
+    done: Future[Any] = field(default_factory=Future)
+    size: int = 0
 
 
 class GroupCommit:
@@ -88,7 +100,7 @@ class GroupCommit:
         self._before = before
         self._limits = QueueLimits() if limits is None else limits
         self._changed = threading.Condition()
-        self._waiting: deque[_Request] = deque()
+        self._waiting: deque[_Request | _Task] = deque()
         self._events = 0
         self._closed = False
         self._writer: threading.Thread | None = None
@@ -119,8 +131,6 @@ class GroupCommit:
             request.done.set_result(_report(request, Applied(0, 0, 0)))
             return request.done
         with self._changed:
-            if self._closed:
-                raise StoreUnavailableError("Expected an open store, found it closed.")
             if self._waiting and (
                 len(self._waiting) >= self._limits.requests_max
                 or self._events + request.size > self._limits.events_max
@@ -130,13 +140,19 @@ class GroupCommit:
                     f"retry in {RETRY_AFTER_SECONDS} s.",
                     retry_after_seconds=RETRY_AFTER_SECONDS,
                 )
-            self._waiting.append(request)
-            self._events += request.size
-            if self._writer is None:
-                self._writer = threading.Thread(target=self._write, name="ingest", daemon=True)
-                self._writer.start()
-            self._changed.notify()
+            self._append(request)
         return request.done
+
+    def alone(self, work: Callable[[], _Answer]) -> Future[_Answer]:
+        """Has other work done on the store, when all that was submitted before is written.
+
+        Raises:
+            StoreUnavailableError: It is closed.
+        """
+        task = _Task(work)
+        with self._changed:
+            self._append(task)
+        return task.done
 
     def close(self) -> None:
         """Writes what waits, then ends; may be called twice."""
@@ -146,9 +162,23 @@ class GroupCommit:
         if self._writer is not None:
             self._writer.join()
 
+    def _append(self, one: _Request | _Task) -> None:
+        """Lets one wait, behind all others; the caller holds the lock."""
+        if self._closed:
+            raise StoreUnavailableError("Expected an open store, found it closed.")
+        self._waiting.append(one)
+        self._events += one.size
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._write, name="ingest", daemon=True)
+            self._writer.start()
+        self._changed.notify()
+
     def _write(self) -> None:
         """What the writing thread does: group after group, until nothing waits after `close`."""
         while (group := self._take()) is not None:
+            if isinstance(group, _Task):
+                _do(group)
+                continue
             self._settle(group)
             # User ids are not kept until the next group comes.
             group.clear()
@@ -156,8 +186,8 @@ class GroupCommit:
             with contextlib.suppress(Exception):
                 self._store.tend()
 
-    def _take(self) -> list[_Request] | None:
-        """The next group, without those whose sender is gone; waits for one. None at the end."""
+    def _take(self) -> list[_Request] | _Task | None:
+        """The next task, or the next group without those whose sender is gone; None at the end."""
         with self._changed:
             while not self._waiting:
                 if self._closed:
@@ -166,10 +196,14 @@ class GroupCommit:
             group: list[_Request] = []
             events = 0
             while self._waiting:
-                events += self._waiting[0].size
-                if group and events > self._limits.group_events_max:
+                first = self._waiting[0]
+                events += first.size
+                if group and (isinstance(first, _Task) or events > self._limits.group_events_max):
                     break
-                group.append(self._waiting.popleft())
+                self._waiting.popleft()
+                if isinstance(first, _Task):
+                    return first
+                group.append(first)
             self._events -= sum(one.size for one in group)
         return [one for one in group if one.done.set_running_or_notify_cancel()]
 
@@ -210,6 +244,16 @@ class GroupCommit:
         batches = build_many(sources, pseudonymizer, dimensions=self._dimensions)
         applied = self._store.apply_many(batches)
         return [_report(request, one) for request, one in zip(group, applied, strict=True)]
+
+
+def _do(task: _Task) -> None:
+    """Does a task and tells who waits for it."""
+    if not task.done.set_running_or_notify_cancel():
+        return
+    try:
+        task.done.set_result(task.work())
+    except Exception as error:  # noqa: BLE001 - the outermost loop of the writer.
+        task.done.set_exception(error)
 
 
 def _report(request: _Request, applied: Applied) -> IngestReport:

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from dpdau.domain import Op
-from dpdau.errors import InvalidEventError, TooLargeError
+from dpdau.errors import InvalidEventError, InvalidSettingError, TooLargeError
 from dpdau.ingest import rules as faults
 from dpdau.ingest.items import elements, members
 from dpdau.ingest.rules import (
@@ -131,6 +131,7 @@ def decode(body: bytes, form: Form, *, rules: Rules) -> Decoded:
     faults of value, and within each in the order user_id, op, day, event_id, metadata.
 
     Raises:
+        InvalidSettingError: The names of the fields in the rules cannot be those of JSON.
         InvalidEventError: The body as a whole is not of the form, so it has no items.
         TooLargeError: There are more than `EVENTS_MAX` items, or lines with the blank ones.
     """
@@ -231,7 +232,13 @@ class _Reader:
 
 @lru_cache(maxsize=16)
 def _reader(dimensions: tuple[str, ...], fields: Fields, default: Op | None) -> _Reader:
-    return _Reader(dimensions, fields, default)
+    try:
+        return _Reader(dimensions, fields, default)
+    except ValueError:
+        raise InvalidSettingError(
+            "Expected a name of its own for each field of an event, none of them metadata or with"
+            " a quote, a backslash or a control character in it, found others."
+        ) from None
 
 
 _ANYTHING: Final = msgspec.json.Decoder()
@@ -281,14 +288,15 @@ def _line_items(body: bytes, reader: _Reader) -> list[Any]:
     ends = body.count(b"}\n{")
     if items and len(items) == ends + 1 and body.count(b"\n", 0, -1) == ends:
         return items
-    lines = [line for line in body.split(b"\n") if line and not line.isspace()]
+    # Files that were put together may have a mark before any line.
+    unmarked = (line.removeprefix(_BYTE_ORDER_MARK) for line in body.split(b"\n"))
+    lines = [line for line in unmarked if line and not line.isspace()]
     one = reader.one
     try:
         return [one(line) for line in lines]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
-    # Files that were put together may have a mark before any line.
-    return [_from_json(line.removeprefix(_BYTE_ORDER_MARK), reader) for line in lines]
+    return [_from_json(line, reader) for line in lines]
 
 
 def _from_json(content: bytes, reader: _Reader) -> Any:

@@ -5,6 +5,7 @@ chunk by chunk into the same tables, so that it means what it means to `ingest`;
 file that turns out to be less plain than it looked.
 """
 
+import stat
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from dpdau.ingest.plain_parquet import PlainParquet
 from dpdau.ingest.rules import Rejection, Rules
 
 if TYPE_CHECKING:
-    from dpdau.ingest.columns import DecodedTable
+    from dpdau.ingest.decoded import DecodedTable
     from dpdau.ingest.event import Decoded
     from dpdau.ingest.files import Chunk
 
@@ -82,7 +83,7 @@ class EventFile:
     segment or in none.
 
     Raises:
-        NotFoundError: There is no such file, or it may not be read.
+        NotFoundError: There is no such file, it may not be read, or it is a pipe.
         UnsupportedMediaError: The format is not known.
     """
 
@@ -108,7 +109,7 @@ class EventFile:
         """Reads the file and counts.
 
         Raises:
-            UnsupportedMediaError: A column is missing, or the file is damaged.
+            UnsupportedMediaError: A column is missing, or the file is damaged or changes meanwhile.
             TooLargeError: The memory does not hold what has to be kept of its users.
         """
         if self._may_be_plain():
@@ -150,6 +151,7 @@ class EventFile:
         Raises:
             UnreadableError: It has columns that only the other reader knows, or it is damaged.
         """
+        before = _version(self._path)
         tables = self._begin()
         try:
             plain = PlainParquet.of(tables, self._path.absolute(), self._rules)
@@ -167,7 +169,14 @@ class EventFile:
                 seen.reject(*plain.rejections(REJECTIONS_KEPT_MAX))
             self._done, self._weight = _FOLD_SHARE, 1 - _FOLD_SHARE
             tables.resolve()
-            return self._result(tables, seen)
+            counted = self._result(tables, seen)
+            # It was opened several times: two versions of it are no month of anybody.
+            if _version(self._path) != before:
+                raise UnsupportedMediaError(
+                    f"Expected {self._path.name} to stay as it is while it is read, found it"
+                    " changed; nothing was charged."
+                )
+            return counted
         finally:
             self._end(tables)
 
@@ -247,7 +256,7 @@ class _Rows:
     @classmethod
     def of(cls, decoded: "Decoded | DecodedTable", dimension: str | None) -> Self:
         """The rows of what a reader made, with the labels of one dimension."""
-        from dpdau.ingest.columns import DecodedTable
+        from dpdau.ingest.decoded import DecodedTable
 
         if isinstance(decoded, DecodedTable):
             return cls._of_table(decoded, dimension)
@@ -348,11 +357,25 @@ class _Rows:
 
 def _first_bytes(path: Path) -> bytes:
     """The first bytes of a file, which must be there."""
-    if path.is_dir():
-        raise NotFoundError(f"Expected a file, found the folder {path}.")
     try:
+        # A pipe gives its bytes once, and the readers open a file more than once.
+        if not stat.S_ISREG(path.stat().st_mode):
+            found = f"the folder {path}" if path.is_dir() else f"something else at {path}"
+            raise NotFoundError(f"Expected a file, found {found}.")
+        str(path.absolute()).encode()
         with path.open("rb") as file:
             return file.read(len(_PARQUET_MAGIC))
     except OSError as error:
         reason = error.strerror
+    except UnicodeEncodeError:
+        raise NotFoundError(f"Expected a path in UTF-8, found {str(path)!a}.") from None
     raise NotFoundError(f"Expected a file that can be read at {path}, found: {reason}.")
+
+
+def _version(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is replaced or written to; None where it is gone."""
+    try:
+        held = path.stat()
+    except OSError:
+        return None
+    return held.st_dev, held.st_ino, held.st_size, held.st_mtime_ns

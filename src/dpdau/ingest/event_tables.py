@@ -10,6 +10,7 @@ is never written to a disk, so what does not fit the memory is refused.
 
 import datetime as dt
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -227,12 +228,16 @@ class EventTables:
         self._connection.close()
 
     def interrupt(self) -> None:
-        """Ends the running statement; for another thread."""
-        self._connection.interrupt()
+        """Ends the running statement, if there is one; for another thread."""
+        # It may be closed at any moment.
+        with suppress(engine.ConnectionException):
+            self._connection.interrupt()
 
     def share_done(self) -> float:
-        """How far the running statement is, 0..1; for another thread."""
-        return min(max(float(self._connection.query_progress()) / 100, 0.0), 1.0)
+        """How far the running statement is, 0..1, and 0 where none is; for another thread."""
+        with suppress(engine.ConnectionException):
+            return min(max(float(self._connection.query_progress()) / 100, 0.0), 1.0)
+        return 0.0
 
     def _bits(self) -> str:
         """The words of the days of some rows, as columns w0, w1."""

@@ -23,7 +23,8 @@ import pyarrow as pa
 
 from dpdau.errors import TooLargeError, UnsupportedMediaError
 from dpdau.ingest import rules as faults
-from dpdau.ingest.columns import ROWS_MAX, DecodedTable, decode_table
+from dpdau.ingest.columns import ROWS_MAX, decode_table
+from dpdau.ingest.decoded import DecodedTable
 from dpdau.ingest.event import EVENTS_MAX, Decoded, Form, decode
 from dpdau.ingest.plain import decode_plain
 from dpdau.ingest.rules import Rejection, Rules
@@ -123,15 +124,14 @@ def read(
         chunks = _read_csv(Text(source, chunk_bytes, CHUNK_ROWS, start), rules, separator)
     else:
         chunks = _read_parquet(source, rules, start)
-    return guarded(chunks, path)
+    return guarded(chunks, path, start.chunk)
 
 
-def guarded(chunks: Iterator[Chunk], path: Path) -> Iterator[Chunk]:
-    """The chunks of a file; a damaged one ends in one clear error.
+def guarded(chunks: Iterator[Chunk], path: Path, done: int = 0) -> Iterator[Chunk]:
+    """The chunks of a file behind those that are done; a damaged one ends in one clear error.
 
     The library's own error ends here: it may quote the file, and a file holds user ids.
     """
-    done = 0
     while True:
         try:
             chunk = next(chunks, None)
@@ -344,11 +344,16 @@ def _parquet_batches(file: Any, columns: list[str], first_row: int) -> Iterator[
 
 
 def _row_groups(metadata: Any) -> Iterator[tuple[list[int], int]]:
-    """Neighboring row groups of at most `CHUNK_ROWS` together, or a larger one, and their rows."""
+    """Neighboring row groups of at most `CHUNK_ROWS` together, or a larger one, and their rows.
+
+    Those without rows are left out: there is no place to go on at behind them alone.
+    """
     groups: list[int] = []
     rows = 0
     for group in range(metadata.num_row_groups):
         size = metadata.row_group(group).num_rows
+        if size == 0:
+            continue
         if groups and rows + size > CHUNK_ROWS:
             yield groups, rows
             groups, rows = [], 0
@@ -380,7 +385,4 @@ def _moved(decoded: _Read, row: int) -> _Read:
     """The same with rejections that start at a row."""
     if row == 0 or not decoded.rejected:
         return decoded
-    moved = [
-        Rejection(row + one.index, one.code, one.field, one.message) for one in decoded.rejected
-    ]
-    return replace(decoded, rejected=moved)
+    return replace(decoded, rejected=[one.moved(row) for one in decoded.rejected])

@@ -21,14 +21,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dpdau.ingest import event as by_item
-from dpdau.ingest.columns import Columns, DecodedTable, decode_columns
+from dpdau.ingest.columns import Columns, decode_columns
+from dpdau.ingest.decoded import DecodedTable
 from dpdau.ingest.event import Form
 from dpdau.ingest.rules import Rejection, Rules
 
 __all__ = ["decode_large", "decode_plain"]
 
-BODY_BYTES_MIN: Final = 64 << 10
-"""Below this size a pattern costs more than it saves."""
 REJECTED_MAX: Final = 1_000
 """With more rejections than this it is cheaper to read all items one by one."""
 _BLOCK_BYTES: Final = 1 << 18
@@ -79,7 +78,7 @@ def decode_large(body: bytes, form: Form, *, rules: Rules) -> DecodedTable | Non
 
     Guarantee: what is given is what `event.decode` gives.
     """
-    if form not in _AROUND or len(body) < BODY_BYTES_MIN:
+    if form not in _AROUND:
         return None
     # Blank lines count too.
     if form is Form.NDJSON and body.count(b"\n", 0, -1) >= by_item.EVENTS_MAX:
@@ -137,8 +136,8 @@ class _Shape:
     @classmethod
     def of(cls, item: bytes, rules: Rules) -> Self | None:
         """The shape of an item that the pattern matched; None where it is not plain."""
-        fields = {getattr(rules.fields, role).encode(): ("field", role) for role in _ROLES}
-        labels = {name.encode(): ("label", name) for name in rules.dimensions}
+        fields = {_name(getattr(rules.fields, role)): ("field", role) for role in _ROLES}
+        labels = {_name(name): ("label", name) for name in rules.dimensions}
         if len(fields) < len(_ROLES) or _METADATA in fields:
             return None
         quotes, done = 0, 0
@@ -272,6 +271,11 @@ class _Items:
             bool((start + (len(text) - 1) == end).all()) and _stands_at(content, start, text)
             for start, end, text in zip(starts, ends, texts, strict=True)
         )
+
+
+def _name(text: str) -> bytes:
+    """A name as it stands in a body; one that is no UTF-8 stands in none."""
+    return text.encode(errors="surrogatepass")
 
 
 def _stands_at(content: NDArray[np.uint8], start: NDArray[np.intp], text: bytes) -> bool:

@@ -53,6 +53,10 @@ class Rejection(msgspec.Struct, frozen=True, gc=False):
         """A fault at a place."""
         return cls(index, fault.code, fault.field, fault.message)
 
+    def moved(self, rows: int) -> "Rejection":
+        """The same, so many places further on."""
+        return Rejection(self.index + rows, self.code, self.field, self.message)
+
 
 _Code = RejectionCode
 NOT_AN_OBJECT: Final = Fault(_Code.BAD_JSON, None, "Expected one JSON object in UTF-8.")

@@ -46,8 +46,9 @@ class Source:
         Raises:
             NotFoundError: There is no such file, or it may not be read.
         """
-        if path.is_dir():
-            raise NotFoundError(f"Expected a file, found the folder {path}.")
+        if path.exists() and not path.is_file():
+            # What is read from a pipe is gone, and a file is read twice.
+            raise NotFoundError(f"Expected a file at {path}, found a folder or a pipe.")
         try:
             with path.open("rb") as file:
                 magic = file.read(4)
@@ -154,7 +155,7 @@ Ends = Callable[[bytes], NDArray[np.intp]]
 def cut(lines: bytes, ends: Ends, lines_max: int) -> Iterator[bytes]:
     """The same lines, at most lines_max at a time."""
     places = [len(lines)]
-    if lines.count(b"\n") + lines.count(b"\r") > lines_max:
+    if lines.count(b"\n") + lines.count(b"\r") >= lines_max:
         places = sorted({*ends(lines)[lines_max - 1 :: lines_max].tolist(), *places})
     for start, end in itertools.pairwise([0, *places]):
         yield lines[start:end]

@@ -9,7 +9,6 @@ limit is unpacked. The tables are flat: a column for each dimension, a row for e
 import contextlib
 import struct
 from collections.abc import Iterator
-from enum import StrEnum
 from typing import Any, Final
 
 import numpy as np
@@ -18,12 +17,13 @@ import pyarrow.compute as pc
 
 from dpdau.errors import InvalidEventError, TooLargeError, UnsupportedMediaError
 from dpdau.ingest.arrow_messages import unpacked_sizes
-from dpdau.ingest.columns import DecodedTable, decode_table
+from dpdau.ingest.columns import decode_table
+from dpdau.ingest.decoded import DecodedTable, TableForm
 from dpdau.ingest.event import EVENTS_MAX, Decoded
 from dpdau.ingest.parquet_pages import PageHeader, RowGroup, page_headers, row_groups
 from dpdau.ingest.rules import Rules
 
-__all__ = ["TableForm", "decode_table_body"]
+__all__ = ["decode_table_body"]
 
 _METADATA: Final = "metadata"
 _PAGES_MAX: Final = 10_000
@@ -42,13 +42,6 @@ _BROKEN: Final = (
     struct.error,
 )
 """What the library and the readers of headers raise for bytes that are no table."""
-
-
-class TableForm(StrEnum):
-    """How a body holds a table of events."""
-
-    ARROW = "Arrow stream"
-    PARQUET = "Parquet file"
 
 
 def decode_table_body(

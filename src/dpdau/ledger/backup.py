@@ -4,6 +4,7 @@ import json
 import os
 import sqlite3
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
@@ -15,7 +16,8 @@ from dpdau.ledger.audit import AuditReport, verify
 from dpdau.ledger.chain import Head, hash_at, read_head
 from dpdau.ledger.engine import Database, ledger_path, make_private_folder
 from dpdau.ledger.mark import HighWaterMark, Mark
-from dpdau.ledger.tables import audit
+from dpdau.ledger.steps import LIVE, MONTH
+from dpdau.ledger.tables import audit, plans, releases
 
 _SIDE_FILES: Final = ("-wal", "-shm")
 _FINDINGS_SHOWN: Final = 5
@@ -106,8 +108,27 @@ def verify_backup(source: Path, *, mark_path: Path, busy_timeout_seconds: float)
         _remove_with_sides(temporary)
 
 
-def audit_copy(source: Path, scratch: Path) -> AuditReport:
+@dataclass(frozen=True, slots=True)
+class Since:
+    """What a ledger has on top of a copy of it.
+
+    Attributes:
+        entries: How many entries more; below 0 where the copy has more.
+        erasures: The erasures that it has on record, but for those that a restore before the copy
+            undid and named.
+        plans: The plans of a month or a live counter that released a number after the copy.
+    """
+
+    entries: int
+    erasures: tuple[str, ...]
+    plans: frozenset[str]
+
+
+def audit_copy(source: Path, scratch: Path) -> tuple[AuditReport, tuple[str, ...]]:
     """Audits a copy by itself, whatever came after it; changes nothing but a scratch file.
+
+    Returns:
+        What was seen, and the ids of the erasures on record in it, as in `since_copy`.
 
     Raises:
         LedgerCorruptError: The copy is not sound.
@@ -116,38 +137,58 @@ def audit_copy(source: Path, scratch: Path) -> AuditReport:
     _require_file(source)
     try:
         _copy(source, scratch)
-        return _verified(scratch, None, busy_timeout_seconds=_WAIT_SECONDS)
+        report = _verified(scratch, None, busy_timeout_seconds=_WAIT_SECONDS)
+        return report, since_copy(f"sqlite:///{scratch}", report).erasures
     finally:
         _remove_with_sides(scratch)
 
 
-def since_copy(url: str, copy: AuditReport) -> tuple[int, tuple[str, ...]]:
+def since_copy(url: str, copy: AuditReport) -> Since:
     """What a ledger has on top of a copy of it.
-
-    Returns:
-        How many entries more, below 0 where the copy has more, and the ids of the erasures among
-        them.
 
     Raises:
         LedgerCorruptError: It is no copy of this ledger: it does not hold the copy's last entry.
     """
 
-    def unit(connection: Connection) -> tuple[int, tuple[str, ...]]:
+    def unit(connection: Connection) -> Since:
         more = read_head(connection).seq - copy.entries
         if more >= 0 and hash_at(connection, copy.entries) != copy.head_hash:
             raise LedgerCorruptError(
                 "Expected a backup of the ledger that is here, found one of another history.",
                 ledger_id=copy.ledger_id,
             )
-        later = select(audit.c.facts).where(audit.c.seq > copy.entries, audit.c.action == "erase")
-        erased = [json.loads(facts) for facts in connection.execute(later).scalars()]
-        return more, tuple(str(one["erasure_id"]) for one in erased)
+        stepped = connection.execute(
+            select(releases.c.plan_id)
+            .join_from(releases, plans, releases.c.plan_id == plans.c.plan_id)
+            .where(releases.c.seq > copy.entries, plans.c.kind.in_((MONTH, LIVE)))
+        )
+        return Since(
+            more, _erasures(connection, through=copy.entries), frozenset(stepped.scalars())
+        )
 
     database = Database(url, busy_timeout_seconds=_WAIT_SECONDS)
     try:
         return database.run("since_copy", unit, write=False)
     finally:
         database.close()
+
+
+def _erasures(connection: Connection, *, through: int) -> tuple[str, ...]:
+    """The erasures on record, but for those that a restore undid and named up to an entry."""
+    found: dict[str, None] = {}
+    rows = connection.execute(
+        select(audit.c.seq, audit.c.action, audit.c.facts)
+        .where(audit.c.action.in_(("erase", "activity_restored")))
+        .order_by(audit.c.seq)
+    )
+    for seq, action, text in rows:
+        facts = json.loads(text)
+        if action == "erase":
+            found[str(facts["erasure_id"])] = None
+        elif seq <= through:
+            for undone in facts["erasures_since"]:
+                found.pop(undone, None)
+    return tuple(found)
 
 
 def _require_file(source: Path) -> None:

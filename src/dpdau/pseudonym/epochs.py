@@ -30,7 +30,7 @@ class Epoch:
     @property
     def since(self) -> dt.date:
         """The day from which its age counts; the first epoch is in force before it was made."""
-        return max(self.effective, self.created_at.date())
+        return self.created_at.date() if self.epoch_id == 1 else self.effective
 
 
 @dataclass(frozen=True, slots=True)

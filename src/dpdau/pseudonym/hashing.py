@@ -6,16 +6,18 @@ import datetime as dt
 import hashlib
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from dpdau.errors import (
     InvalidEventError,
 )
 from dpdau.pseudonym.epochs import EpochKey
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # One `person` for each use of a key keeps the uses independent.
 _PERSON_USER: Final = b"dau-v1"
@@ -82,9 +84,9 @@ class Pseudonymizer:
             InvalidEventError: An id has no UTF-8 form.
         """
         distinct, rows = (
-            (_arrow_bytes(user_ids), None)
-            if isinstance(user_ids, (pa.Array, pa.ChunkedArray))
-            else _distinct(user_ids)
+            _distinct(user_ids)
+            if isinstance(user_ids, Sequence)
+            else (_arrow_bytes(user_ids), None)
         )
         columns = [_hash_all(hasher, distinct) for hasher in self._users]
         if rows is not None:
@@ -108,10 +110,7 @@ class Pseudonymizer:
         Raises:
             InvalidEventError: An id has no UTF-8 form.
         """
-        if isinstance(ids, (pa.Array, pa.ChunkedArray)):
-            contents = _arrow_bytes(ids)
-        else:
-            contents = _encoded(ids)
+        contents = _encoded(ids) if isinstance(ids, Sequence) else _arrow_bytes(ids)
         owners = np.ascontiguousarray(pseudonym).tobytes()
         assert len(owners) == 8 * len(contents)
         owned = [owners[8 * place : 8 * place + 8] + one for place, one in enumerate(contents)]
@@ -162,7 +161,7 @@ def _distinct(ids: Sequence[str]) -> tuple[list[bytes], NDArray[np.intp] | None]
 def _arrow_bytes(values: Any) -> list[bytes]:
     """The values of a string or binary array as bytes."""
     assert values.null_count == 0, "rows without a value are rejected first"
-    contents: list[bytes] = values.cast(pa.large_binary()).to_pylist()
+    contents: list[bytes] = values.cast("large_binary").to_pylist()
     return contents
 
 

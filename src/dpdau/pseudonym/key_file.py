@@ -11,22 +11,29 @@ from dpdau.errors import NotFoundError, StoreUnavailableError
 
 KEYRING_FILE: Final = "keyring.json"
 _DRAFT: Final = f".{KEYRING_FILE}."
+_READS_MAX: Final = 5
 
 
 def read(root: Path) -> bytes:
-    """The bytes of the keyring file; readable by its owner alone from here on."""
+    """The bytes of the keyring file, whole; readable by its owner alone from here on."""
     path = root / KEYRING_FILE
     try:
-        content = path.read_bytes()
-        if path.stat().st_mode & 0o077:
-            path.chmod(0o600)
+        for _ in range(_READS_MAX):
+            with os.fdopen(os.open(path, os.O_RDONLY), "rb") as it:
+                content = it.read()
+                found = path.stat()
+                # Bytes are overwritten once another file has the name: under it, they were whole.
+                if os.path.samestat(found, os.fstat(it.fileno())):
+                    if found.st_mode & 0o077:
+                        path.chmod(0o600)
+                    return content
     except FileNotFoundError:
         raise NotFoundError(f"Expected a keyring at {path}, found none.") from None
     except OSError as error:
         raise StoreUnavailableError(
             f"Expected to read the keyring at {path}, found: {error.strerror}."
         ) from None
-    return content
+    raise StoreUnavailableError(f"Expected a keyring at {path}, found that it keeps changing.")
 
 
 def write_first(root: Path, content: bytes) -> None:

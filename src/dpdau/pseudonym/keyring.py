@@ -111,15 +111,7 @@ class Keyring:
             StoreCorruptError: The file is damaged.
             SchemaVersionError: The file was written by a newer version.
         """
-        content = key_file.read(root)
-        try:
-            keyring = cls.decode(content, secret)
-        except StoreCorruptError:
-            # Whoever replaces the file overwrites the old one, perhaps while it was being read.
-            again = key_file.read(root)
-            if again == content:
-                raise
-            keyring = cls.decode(again, secret)
+        keyring = cls.decode(key_file.read(root), secret)
         if encrypt_store and keyring._store_salt is None:
             raise InvalidSettingError(
                 "Expected a keyring with a store key, found one that was made for a store without"
@@ -148,6 +140,11 @@ class Keyring:
         return next(one for one in self.epochs if one.epoch_id == self.in_use)
 
     @property
+    def used(self) -> Sequence[Epoch]:
+        """The epochs that named users, oldest first: all but one that is only planned."""
+        return self.epochs if self.planned is None else self.epochs[:-1]
+
+    @property
     def planned(self) -> Epoch | None:
         """The epoch that comes next, if one was made ahead of time."""
         last = self.epochs[-1]
@@ -170,8 +167,8 @@ class Keyring:
         """
         return tuple(
             EpochKey(one.epoch_id, _derive(self._secret, one.salt, _PERSON_EPOCH))
-            for one in reversed(self.epochs)
-            if one.salt is not None and one.epoch_id <= self.in_use
+            for one in reversed(self.used)
+            if one.salt is not None
         )
 
     def splits(self, first: dt.date, last: dt.date) -> bool:
@@ -203,8 +200,7 @@ class Keyring:
         assert effective >= self.newest.effective
         salt = secrets.token_bytes(SALT_BYTES)
         epoch = Epoch(self.in_use + 1, created_at, effective, salt, rotation_days)
-        used = [one for one in self.epochs if one.epoch_id <= self.in_use]
-        return self._with([*used, epoch])
+        return self._with([*self.used, epoch])
 
     def activated(self, today: dt.date) -> Self:
         """With the planned epoch in use from today on, if its day has come; else as it is."""

@@ -79,10 +79,10 @@ class OneShotReleaser:
             return None
         plan = self.promise(month)
         if plan.days_taken(stored.steps_taken) < plan.days:
+            how = "has days to come: `dpdau dau`, `wau` and `mau` take them"
             raise InvalidPlanError(
                 f"Expected no plan for {month}, or one whose days are all taken, found one that "
-                "was opened over a store and has days to come: `dpdau dau`, `wau` and `mau` take "
-                "them."
+                f"was opened over a store and {'was given up' if stored.abandoned else how}."
             )
         made, replayed = self._record(plan, "", _never)
         assert replayed, "a month that is complete is not made again"

@@ -1,7 +1,9 @@
 """Joining batches: what one after the other gives is given at once."""
 
 import numpy as np
+import pytest
 
+from dpdau.activity import folding
 from dpdau.activity.folding import _joined, _stretches
 from dpdau.domain import Event, EventBatch, Op
 from strategies import batch
@@ -48,6 +50,23 @@ def test_a_stretch_ends_where_the_keys_change() -> None:
     assert [2] == joined([one_alias, other])
     assert [2, 1] == joined([one_alias, other, renamed])
     assert [] == joined([])
+
+
+def test_names_of_a_group_under_the_same_keys_are_compared_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also while older keys are live, many small requests cost no more than one large one."""
+    real, asked = folding._renames, []
+
+    def counted(*some: list[EventBatch]) -> bool:
+        asked.append(some)
+        return real(*some)
+
+    monkeypatch.setattr(folding, "_renames", counted)
+    some = [batch([put(1000 + who)], alias=lambda one: [one - 1000]) for who in range(50)]
+
+    assert [50] == joined(some)
+    assert 1 == len(asked)
 
 
 def test_what_became_of_each_batch() -> None:

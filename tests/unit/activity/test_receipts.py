@@ -5,9 +5,13 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from dpdau.activity.embedded import EmbeddedStore
+from dpdau.activity.receipts import ReceiptTable
+from dpdau.activity.segments import SegmentFiles
 from dpdau.domain import ErasureReceipt, Event, Op
-from stores import NOW
+from stores import NOW, TINY
 from strategies import batch
 
 Open = Callable[..., EmbeddedStore]
@@ -53,3 +57,29 @@ def test_a_receipt_says_what_was_done(open_store: Open) -> None:
     assert body["version"]
     assert store.receipt("it") == ErasureReceipt.from_json(body)
     assert dt.date(2026, 3, 31) == store.receipt("it").tombstones[0].through  # type: ignore[index]
+
+
+def test_a_receipt_speaks_of_files_whose_end_is_durable(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the last file is deleted the folder is synced, and only then the receipt says so."""
+    store, seen = open_store(limits=TINY), list[str]()
+
+    def noted(kind: type, name: str) -> None:
+        work = getattr(kind, name)
+
+        def call(self: object, *arguments: object) -> object:
+            seen.append(name)
+            return work(self, *arguments)
+
+        monkeypatch.setattr(kind, name, call)
+
+    for number in range(1, 40):
+        store.apply(batch([Event(number, Op.ADD, 1)]))
+    for kind, name in ((SegmentFiles, "remove"), (SegmentFiles, "sync")):
+        noted(kind, name)
+    noted(ReceiptTable, "mark_cleared")
+    store.forget([7], erasure_id="it", done_at=NOW)
+
+    assert "remove" in seen
+    assert ["remove", "sync", "mark_cleared"] == seen[-3:]

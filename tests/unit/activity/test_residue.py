@@ -11,6 +11,7 @@ from dpdau.activity import residue
 from dpdau.activity.embedded import EmbeddedStore
 from dpdau.activity.residue import dirty_free_pages, inspect, needles_of, occurrences
 from dpdau.domain import Event, Op
+from stores import KEY
 from strategies import batch
 
 Open = Callable[..., EmbeddedStore]
@@ -74,3 +75,19 @@ def test_rows_that_are_kept_for_nothing_are_a_problem(
     assert left.problems
     assert all("not open" in text for text in left.problems)
     assert [] == inspect(tmp_path / "activity", store_key=None).problems
+
+
+def test_a_damaged_manifest_is_a_problem_and_not_a_crash(open_store: Open, tmp_path: Path) -> None:
+    """Cut off, overwritten, or under another key: it is named, and nothing is raised."""
+    store = open_store()
+    store.apply(batch([Event(WHO, Op.ADD, 1)]))
+    store.close()
+    path = tmp_path / "activity" / "manifest.sqlite"
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"x" * len(whole), whole[:100] + bytes(9000)):
+        path.write_bytes(damaged)
+        assert inspect(tmp_path / "activity", store_key=None).problems
+    path.write_bytes(whole)
+
+    assert [] == inspect(tmp_path / "activity", store_key=None).problems
+    assert inspect(tmp_path / "activity", store_key=KEY).problems

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 
 from dpdau import __version__
-from dpdau.api.routes import CSV_COLUMNS
 from dpdau.activity.embedded import EmbeddedStore
+from dpdau.api.routes import CSV_COLUMNS
 from dpdau.app import App
 from dpdau.domain import Scope
 from dpdau.errors import LedgerCorruptError, StoreUnavailableError

@@ -1,6 +1,7 @@
 """Finishing removals and proving them, over a whole data directory."""
 
 import datetime as dt
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,14 @@ from dpdau.app import App, back_up, create
 from dpdau.datadir import DataDir
 from dpdau.domain import Metric
 from dpdau.errors import StoreUnavailableError
+from dpdau.ingest.event import decode_objects
 from dpdau.plan import month_plan_id
 from products import DAY, NOW, event, product, product_settings, send
 
 WHO = "erased-user-0001"
 PLANNED = {"RELEASE_POLICY": "plan"}
 MONTH = "2026-02"
+WAIT_SECONDS = 20
 AFTER = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
 """The last two days of the month are not closed yet."""
 
@@ -45,6 +48,23 @@ def test_a_proof_finds_nothing_of_an_erased_user(tmp_path: Path) -> None:
         assert {"masks row", "the pseudonym under live key 1"} == {
             one.split(": ")[1] for one in there.found
         }
+
+
+def test_an_event_that_was_received_before_does_not_bring_the_user_back(tmp_path: Path) -> None:
+    """What waits to be written when its user is erased is written first, and then taken out."""
+    with product(tmp_path) as app:
+        send(app, [event("somebody-else")])
+        gate = threading.Event()
+        app.intake._commits.alone(gate.wait)
+        waiting = app.intake.submit(decode_objects([event(WHO)], rules=app.rules()))
+        erasing = threading.Thread(target=app.erase, args=(WHO,))
+        erasing.start()
+        gate.set()
+        erasing.join(WAIT_SECONDS)
+        app.erasures.flush(folder(tmp_path))
+
+        assert 1 == waiting.result(WAIT_SECONDS).accepted
+        assert app.erasures.prove(folder(tmp_path), WHO).ok
 
 
 def test_the_id_itself_is_found_wherever_it_lies(tmp_path: Path) -> None:
@@ -119,6 +139,22 @@ def test_a_backup_in_the_directory_is_searched_too(tmp_path: Path, *, encrypted:
     assert {"before"} == {Path(one).relative_to(backups).parts[0] for one in proof.found}
     assert (1 if encrypted else 2) == len(proof.found)
     assert () == proof.problems
+
+
+def test_a_backup_anywhere_in_the_directory_is_parsed(tmp_path: Path) -> None:
+    """An encrypted one gives nothing away byte by byte; and one that is damaged is no crash."""
+    create(product_settings(tmp_path), encrypt_store=True, clock=lambda: NOW)
+    place = folder(tmp_path).root / "mine" / "monday"
+    with product(tmp_path) as app:
+        send(app, [event(WHO)])
+        back_up(folder(tmp_path), app.ledger, place, clock=lambda: NOW)
+        app.erase(WHO)
+        found = app.erasures.prove(folder(tmp_path), WHO)
+        (place / "activity" / "manifest.sqlite").write_bytes(b"nothing")
+        damaged = app.erasures.prove(folder(tmp_path), WHO)
+
+    assert (f"{place}/activity/manifest.sqlite: masks row",) == found.found
+    assert (False, 1) == (damaged.ok, len(damaged.problems))
 
 
 def test_damage_is_a_problem_and_not_a_crash(tmp_path: Path) -> None:

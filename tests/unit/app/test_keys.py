@@ -11,7 +11,12 @@ import pytest
 from dpdau.app import App
 from dpdau.app.keys import Keys, overlap_of
 from dpdau.domain import month_days
-from dpdau.errors import DataDirInUseError, InvalidPlanError, StoreUnavailableError
+from dpdau.errors import (
+    DataDirInUseError,
+    InvalidPlanError,
+    StoreCorruptError,
+    StoreUnavailableError,
+)
 from dpdau.ingest.batch import build
 from dpdau.ingest.event import decode_objects
 from dpdau.ingest.rules import Rules
@@ -149,6 +154,44 @@ def test_a_keyring_that_cannot_be_written_leaves_all_as_it_was(
         assert (2, 1) == keys_of(app)
 
 
+def test_an_older_copy_of_the_keyring_is_refused(tmp_path: Path, clock: Clock) -> None:
+    """Under an older key, who is known under a newer one would get a second name."""
+    file = tmp_path / "data" / "keyring" / "keyring.json"
+    with opened(tmp_path, clock, serve_at=SERVICE):
+        older = file.read_bytes()
+    clock.days = 10
+    with opened(tmp_path, clock, serve_at=SERVICE) as app:
+        send(app, [event("ada", clock().date())])
+    newest = file.read_bytes()
+    file.write_bytes(older)
+    for how in ({"serve_at": SERVICE}, {}, {"read_only": True}):
+        with pytest.raises(StoreCorruptError, match="older copy"), opened(tmp_path, clock, **how):
+            pass
+        assert older == file.read_bytes()
+    file.write_bytes(newest)
+    with opened(tmp_path, clock) as app:
+        assert (2, 1) == keys_of(app)
+
+
+def test_what_a_crash_between_keyring_and_store_left_is_made_good(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest key is noted in the store before the first row is written under it."""
+    file = tmp_path / "data" / "keyring" / "keyring.json"
+    with opened(tmp_path, clock, serve_at=SERVICE) as app:
+        older = file.read_bytes()
+        clock.days = 10
+        with monkeypatch.context() as patch:
+            patch.setattr(app.keys, "_note", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                app.keys.tend()
+    with opened(tmp_path, clock) as app:
+        assert (2, 1) == keys_of(app)
+    file.write_bytes(older)
+    with pytest.raises(StoreCorruptError, match="older copy"), opened(tmp_path, clock):
+        pass
+
+
 def test_a_planned_key_is_used_on_its_day(tmp_path: Path, clock: Clock) -> None:
     """What the plan says is what happens; the number of days is that of this key alone."""
     with opened(tmp_path, clock, alone=True) as app:
@@ -226,24 +269,29 @@ def test_no_batch_is_built_for_days_that_the_keys_may_not_name(
             build(decoded, app.keys.pseudonymizer())
 
 
-def test_an_erasure_during_a_rotation_looks_again(
+def test_a_rotation_during_an_erasure_finds_no_row_under_a_new_name(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An event may move the user to a new name while the old ones are looked for."""
+    """Nothing is written meanwhile, so what comes then is a return, after the erasure."""
     with opened(tmp_path, clock, serve_at=SERVICE) as app:
         send(app, [event("ada", DAY)])
-        real = app._store.forget
+        real, late = app._store.forget, []
 
         def slow(pseudonyms: Any, **more: Any) -> int:
-            if clock.days == 0:
-                clock.days = 10
-                send(app, [event("ada", clock().date())])
-            return real(pseudonyms, **more)
+            clock.days = 10
+            app.take_due()
+            late.append(app.intake.submit(decode_objects([event("ada")], rules=app.rules())))
+            touched = real(pseudonyms, **more)
+            assert not late[0].done()
+            return touched
 
         with monkeypatch.context() as patch:
             patch.setattr(app._store, "forget", slow)
-            app.erase("ada")
-        assert 0 == app._store.forget(app.keys.pseudonymizer().one("ada"))
+            receipt = app.erase("ada")
+
+        assert (1, 1) == (receipt.days_touched, late[0].result().accepted)
+        assert 2 == len(app.keys.pseudonymizer().one("ada"))
+        assert 1 == app._store.forget(app.keys.pseudonymizer().one("ada"))
 
 
 @pytest.mark.parametrize(("mau", "grace", "span", "late"), [(30, 24, 64, 2), (60, 25, 91, 3)])

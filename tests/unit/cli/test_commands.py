@@ -10,6 +10,8 @@ import pytest
 
 from dpdau.cli.root import run
 from dpdau.errors import StoreUnavailableError
+from in_process import transport
+from products import API_KEY, product
 
 DAYS = [f"2026-01-{day:02d}" for day in range(1, 11)]
 
@@ -233,6 +235,41 @@ def test_a_file_read_again_under_its_name_changes_nothing(
 
     assert [(6, 4), (0, 10)] == [(one["accepted"], one["duplicate"]) for one in reports]
     assert 9 == exact(ask, DAYS[0])
+
+
+def test_a_file_sent_again_to_a_service_changes_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under its name, whatever day it is here; a rejection has its row in the file."""
+    from dpdau import app
+    from dpdau.cli.data import ingest_file
+    from dpdau.client import Client, verbs
+    from dpdau.ingest import files
+
+    monkeypatch.setattr(files, "CHUNK_ROWS", 5)
+    monkeypatch.setattr(verbs, "EVENTS_MAX", 2)
+    days = ["2026-03-12", *["2026-03-01"] * 5, "2026-03-12", "2026-04-01", "2026-03-01"]
+    lines = [json.dumps({"user_id": f"u{n}", "op": "+", "day": day}) for n, day in enumerate(days)]
+    lines[3] = "not json"
+    (home / "e.ndjson").write_text("\n".join(lines))
+    reports = []
+    with (
+        product(home / "service") as service,
+        transport(service) as way,
+        Client("http://127.0.0.1", API_KEY, transport=way) as client,
+    ):
+        for day in (5, 15):
+            now = dt.datetime(2026, 3, day, tzinfo=dt.UTC)
+            monkeypatch.setattr(app, "system_clock", lambda now=now: now)
+            reports.append(ingest_file(client, "e.ndjson", batch_id="march"))
+
+    assert [(9, 7, 0), (9, 0, 7)] == [
+        (one.received, one.accepted, one.duplicate) for one in reports
+    ]
+    for one in reports:
+        assert [(3, "bad_json"), (7, "future_day")] == [
+            (rejection.index, rejection.code.value) for rejection in one.rejected
+        ]
 
 
 def test_a_file_that_ended_early_is_gone_on_with(

@@ -1,11 +1,15 @@
 """Erasing, showing a receipt and proving it on the command line."""
 
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
 
+from dpdau.activity.manifest import Manifest
 from dpdau.cli.root import run
+from dpdau.errors import StoreUnavailableError
 
 WHO = "somebody-who-leaves"
 
@@ -75,3 +79,35 @@ def test_flushing_alone_reads_nothing(home: Path, capsys: pytest.CaptureFixture[
     assert 0 == run(["flush-deletes"])
     assert "flushed: " in capsys.readouterr().out
     assert 2 == run(["flush-deletes", "--user", WHO])
+
+
+def test_a_receipt_does_not_promise_what_is_not_done(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a reader kept the log, the wording does not say that the files are gone."""
+
+    def fail(_self: Manifest) -> None:
+        raise StoreUnavailableError("busy")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Manifest, "truncate_log", fail)
+        assert 5 == run(["erase", WHO])
+        capsys.readouterr()
+        (erasure_id,) = _erasures(home)
+        assert 0 == run(["erasure", erasure_id])
+        early = capsys.readouterr().out
+    assert 0 == run(["flush-deletes"])
+    capsys.readouterr()
+    assert 0 == run(["erasure", erasure_id])
+    late = capsys.readouterr().out
+
+    assert "not yet" in early
+    assert "rewritten and deleted" not in early
+    assert "rewritten and deleted" in late
+
+
+def _erasures(home: Path) -> list[str]:
+    """The ids of the receipts of the store."""
+    path = home / "data" / "activity" / "manifest.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        return [str(row[0]) for row in db.execute("SELECT erasure_id FROM erasures")]

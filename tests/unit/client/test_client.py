@@ -91,6 +91,34 @@ def test_an_answer_that_is_not_of_the_service(answer: httpx.Response) -> None:
         answering(lambda _: answer).budget("dau")
 
 
+@pytest.mark.parametrize("body", [{}, {"releases": 7}, {"releases": [{}]}])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_body_that_is_not_of_the_service(body: dict[str, Any], is_async: bool) -> None:
+    """JSON of something else in between is an error of the product too, and repeats nothing."""
+    way = httpx.MockTransport(lambda _: httpx.Response(200, json=body))
+
+    async def ask() -> None:
+        async with AsyncClient("http://s", transport=way) as client:
+            await client.series([Metric.DAU], DAY, DAY)
+
+    def ask_blocking() -> None:
+        Client("http://s", transport=way).series([Metric.DAU], DAY, DAY)
+
+    with pytest.raises(ServiceUnreachableError) as caught:
+        asyncio.run(ask()) if is_async else ask_blocking()
+    assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+def test_facts_of_any_name_come_back() -> None:
+    """Those of a later service too."""
+    facts = {"message": "m", "self": 1, "setting": "X"}
+    body = {"code": "invalid_setting", "detail": "No.", **facts}
+    with pytest.raises(DpdauError) as caught:
+        answering(lambda _: httpx.Response(422, json=body)).budget("dau")
+
+    assert ("No.", facts) == (caught.value.message, caught.value.facts)
+
+
 def test_a_redirect_does_not_get_the_key() -> None:
     """The key is sent to the service alone."""
     asked = []

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -339,6 +340,9 @@ def test_an_event_that_is_no_json(tmp_path: Path, wrong: Any) -> None:
         {"batch_bytes_max": 2 << 20, "spool_bytes_max": 1 << 20},
         {"batch_seconds": 0},
         {"close_seconds": -1},
+        {"batch_seconds": math.inf},
+        {"full_wait_seconds": math.inf},
+        {"close_seconds": math.nan},
     ],
 )
 def test_limits_that_mean_nothing(wrong: dict[str, Any]) -> None:
@@ -549,6 +553,115 @@ def test_a_sender_without_work_sleeps(
 
     assert 100 == len(service.users()[0])
     assert len(looks) <= 6
+
+
+def test_a_callback_does_not_wait_for_itself(tmp_path: Path) -> None:
+    """What it flushes, sends or closes is done when it has returned."""
+    service, found, returned = Service(), [], threading.Event()
+    service.refuse = lambda turn: httpx.Response(422) if turn == 1 else None
+    sender: Sender
+
+    def on_error(summary: BatchSummary, error: DpdauError) -> None:
+        sender.send(event("b"))
+        found.append(sender.flush())
+        with pytest.raises(SpoolFullError):
+            sender.send_many([event("c")] * 100)
+        found.append(sender.flush(WAIT))
+        returned.set()
+
+    limits = {"batch_events_max": 1, "spool_bytes_max": 800, "batch_bytes_max": 400}
+    with sending(
+        service, tmp_path / "spool", on_error=on_error, full_wait_seconds=LONG, **limits
+    ) as sender:
+        sender.send(event("a"))
+        assert returned.wait(WAIT)
+
+    assert [False, False] == found
+    assert [["b"]] == service.users()
+
+
+@pytest.mark.parametrize("index", [-1, 1, None])
+def test_a_rejection_of_no_event_is_no_report(tmp_path: Path, index: int | None) -> None:
+    """An answer that names an event that was not sent does not end the sending."""
+    service = Service()
+    one = {"index": index, "code": "bad_json", "field": None, "message": "No."}
+    counts = {"received": 1, "accepted": 0, "duplicate": 0, "late": 0}
+    body = {**counts, "rejected": [one], "rejected_count": 1}
+    service.refuse = lambda turn: httpx.Response(202, json=body) if turn == 1 else None
+    way = httpx.MockTransport(service)
+    with (
+        Client("http://s", retry=AT_ONCE, transport=way) as client,
+        client.sender(tmp_path / "spool", on_rejected=lambda *_: None) as sender,
+    ):
+        sender.send(event("a"))
+        assert sender.flush(WAIT)
+
+    assert [["a"]] == service.users()
+
+
+def test_an_awaited_sender_needs_a_loop(tmp_path: Path) -> None:
+    """Without one it does not take the folder."""
+    folder = tmp_path / "spool"
+    client = AsyncClient("http://s")
+    with pytest.raises(RuntimeError):
+        client.sender(folder)
+
+    async def main() -> None:
+        await client.sender(folder).close()
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_a_close_that_is_cancelled_ends_the_sender(tmp_path: Path) -> None:
+    """Nothing goes on in the background, and the folder is free; the event waits in it."""
+    folder, limits = tmp_path / "spool", SenderLimits(batch_seconds=0.001)
+
+    async def main() -> None:
+        asked = asyncio.Event()
+
+        async def never(request: httpx.Request) -> httpx.Response:
+            asked.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        client = AsyncClient("http://s", transport=httpx.MockTransport(never))
+        sender = client.sender(folder, limits=limits)
+        await sender.send(event("a"))
+        await asked.wait()
+        closing = asyncio.create_task(client.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+
+        assert sender._task.done()
+        assert client._http.is_closed
+
+    asyncio.run(main())
+    service = Service()
+    with sending(service, folder):
+        pass
+
+    assert [["a"]] == service.users()
+
+
+def test_an_awaited_flush_ends_with_the_task(tmp_path: Path) -> None:
+    """Where a bug ended it, nobody waits for ever."""
+
+    def broken(request: httpx.Request) -> httpx.Response:
+        raise RuntimeError("a bug")
+
+    async def main() -> None:
+        client = AsyncClient("http://s", transport=httpx.MockTransport(broken))
+        sender = client.sender(tmp_path / "spool")
+        await sender.send(event("a"))
+        assert not await asyncio.wait_for(sender.flush(), WAIT)
+        with pytest.raises(SpoolUnavailableError):
+            await sender.send(event("b"))
+        await client.close()
+        assert isinstance(sender._task.exception(), RuntimeError)
+
+    asyncio.run(main())
 
 
 def test_both_senders_have_the_same_surface() -> None:

@@ -379,6 +379,67 @@ def test_sync_reaches_each_batch_once(folder: Path, monkeypatch: pytest.MonkeyPa
     assert ["0000000000000002.batch", "0000000000000003.batch", "spool"] == synced
 
 
+def test_nothing_is_remembered_of_a_batch_that_left(folder: Path) -> None:
+    """Also where no sync is ever needed, since the service is never away."""
+    spool = opened(folder)
+    spool.append(lines(*"abcdefghi"))
+    first = spool.head(seal_open=True)
+    assert first is not None
+    spool.set_aside(first, spool.read(first).events)
+    second = spool.head(seal_open=True)
+    assert second is not None
+    spool.keep_corrupt(second)
+    list(drained(spool))
+
+    assert not spool._unsynced
+
+
+@pytest.mark.parametrize("failing", ["write", "open"])
+def test_a_signal_in_the_middle_costs_no_event(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """Where its handler raises, what comes in before and behind is whole."""
+    real, turns = getattr(os, failing), count()
+
+    def interrupted(*args: Any) -> Any:
+        done = real(args[0], args[1][:5]) if failing == "write" else real(*args)
+        if next(turns) == 0:
+            raise KeyboardInterrupt
+        return done
+
+    spool = opened(folder)
+    if failing == "write":
+        spool.append(lines("a"))
+    with monkeypatch.context() as patched:
+        patched.setattr(module.os, failing, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            spool.append(lines("lost"))
+    spool.append(lines("b"))
+
+    assert ["b"] == [one for batch in drained(spool) for one in batch if one != "a"]
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_closed_spool_is_free_though_a_forked_process_lives(folder: Path) -> None:
+    """The child has the descriptor of the lock too."""
+    spool = opened(folder)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(writer)
+            os.read(reader, 1)
+        finally:
+            os._exit(0)
+    os.close(reader)
+    try:
+        spool.close()
+        opened(folder).close()
+    finally:
+        os.close(writer)
+        os.waitpid(child, 0)
+
+
 def test_done_is_what_has_left(folder: Path) -> None:
     """A number is done when no batch up to it is there."""
     spool = opened(folder)

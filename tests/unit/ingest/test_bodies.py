@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dpdau.domain import Op
 from dpdau.ingest.bodies import decode_body
-from dpdau.ingest.columns import DecodedTable
+from dpdau.ingest.decoded import DecodedTable
 from dpdau.ingest.event import Decoded, Form, decode
 from dpdau.ingest.rules import Rules
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from dpdau.domain import Op, day_number
 from dpdau.errors import TooLargeError, UnsupportedMediaError
 from dpdau.ingest import columns
-from dpdau.ingest.columns import DecodedTable, decode_table, local_days
+from dpdau.ingest.columns import decode_table, local_days
+from dpdau.ingest.decoded import DecodedTable
 from dpdau.ingest.event import Decoded, decode_objects
 from dpdau.ingest.rules import Fields, Rules
 
@@ -93,6 +94,7 @@ def test_whole_numbers_are_ids_in_their_decimal_form() -> None:
     [
         pa.array([dt.date(2026, 2, 1), None, dt.date(2026, 3, 9)], pa.date32()),
         pa.array([dt.date(2026, 2, 1), None, dt.date(2026, 3, 9)], pa.date64()),
+        pa.array([1_769_922_000_000, None, 1_773_014_400_000], pa.int64()).cast(pa.date64()),
         pa.array([1_769_922_000_000, None, 1_773_014_400_000], pa.timestamp("ms")),
         pa.array(["2026-02-01", None, "2026-03-09"]),
         pa.array(["2026-02-01", None, "2026-03-09"]).dictionary_encode(),

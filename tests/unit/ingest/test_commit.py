@@ -104,6 +104,25 @@ def test_what_waits_is_one_group(make: Make) -> None:
     assert 2 == len(set(ids) - {"b2", "b3"})
 
 
+def test_other_work_is_done_alone_and_in_its_place(make: Make) -> None:
+    """What was submitted before it is written before it, and what comes later after it."""
+    store, commits = make()
+    sent = [first_in_flight(store, commits), commits.submit(events(2))]
+    groups = commits.alone(lambda: [len(group) for group in store.groups])
+    sent.append(commits.submit(events(3)))
+    failing = commits.alone(lambda: 1 // 0)
+    assert not groups.done()
+    store.gate.set()
+
+    assert [1, 1] == groups.result(WAIT_SECONDS)
+    assert isinstance(failing.exception(WAIT_SECONDS), ZeroDivisionError)
+    assert [1, 2, 3] == [one.result(WAIT_SECONDS).accepted for one in sent]
+    assert [[1], [2], [3]] == [[one.events for one in group] for group in store.groups]
+    commits.close()
+    with pytest.raises(StoreUnavailableError):
+        commits.alone(list)
+
+
 def test_a_group_is_bounded(make: Make) -> None:
     """A group ends before it would be too large, and has one request at least."""
     store, commits = make(limits=QueueLimits(group_events_max=4))

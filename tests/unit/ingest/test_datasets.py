@@ -12,8 +12,8 @@ import pytest
 from dpdau.domain import day_date
 from dpdau.errors import NotFoundError, UnsupportedMediaError
 from dpdau.ingest import datasets
-from dpdau.ingest.columns import DecodedTable
 from dpdau.ingest.datasets import read_cdnow, read_nycflights
+from dpdau.ingest.decoded import DecodedTable
 from dpdau.ingest.files import Chunk
 from dpdau.ingest.rules import RejectionCode, Rules
 

@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpdau.domain import Op
-from dpdau.errors import InvalidEventError, TooLargeError
+from dpdau.errors import InvalidEventError, InvalidSettingError, TooLargeError
 from dpdau.ingest import event as events
 from dpdau.ingest.event import (
     Decoded,
@@ -24,6 +25,7 @@ from dpdau.ingest.event import (
     decode,
     decode_objects,
 )
+from dpdau.ingest.plain import decode_plain
 
 TODAY = dt.date(2026, 3, 1)
 RULES = Rules(TODAY, dimensions=("platform", "country of birth"), retention_days=400)
@@ -347,6 +349,27 @@ def test_a_byte_order_mark_is_skipped() -> None:
     assert [GOOD_EVENT] == (
         decode(b"\xef\xbb\xbf" + body([GOOD], Form.NDJSON), Form.NDJSON, rules=RULES).events
     )
+
+
+@pytest.mark.parametrize("user_id", ["ts", "metadata", 'a"b', "a\\b", "a\nb", "\udcff"])
+def test_names_that_cannot_be_those_of_json(user_id: str) -> None:
+    """Two fields of one name, and what would need an escape, are told as such."""
+    rules = replace(RULES, fields=Fields(user_id=user_id))
+    content = body([GOOD] * 2, Form.NDJSON)
+
+    assert decode_plain(content, Form.NDJSON, rules=rules) is None
+    with pytest.raises(InvalidSettingError):
+        decode(content, Form.NDJSON, rules=rules)
+
+
+def test_a_mark_alone_is_a_blank_line() -> None:
+    """Wherever it stands, so that a cut before it changes nothing."""
+    mark, line = b"\xef\xbb\xbf", body([GOOD], Form.NDJSON)
+    for content in (mark + b"\n" + line, line + b"\n" + mark + b"\n" + line, line + b"\n" + mark):
+        decoded = decode(content, Form.NDJSON, rules=RULES)
+
+        assert {(GOOD_EVENT.user_id, 0)} == {(one.user_id, 0) for one in decoded.events}
+        assert [] == decoded.rejected
 
 
 JSON = st.recursive(

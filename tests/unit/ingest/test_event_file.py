@@ -1,6 +1,7 @@
 """Counting a file where it lies, or through the readers: which, and what ends it."""
 
 import datetime as dt
+import os
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,57 @@ def test_the_engine_opens_no_other_file(tmp_path: Path) -> None:
     )
     tables.close()
     assert {"", "false"} == set(settings.values()) and len(settings) == 3
+
+
+@pytest.mark.parametrize("how", ["written", "replaced", "gone"])
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The passes would see two versions of it, and add up what neither says."""
+    path, other = tmp_path / "e.parquet", tmp_path / "other.parquet"
+    pa.parquet.write_table(table(op=["+", "+", "+"]), path)
+    pa.parquet.write_table(table(op=["-", "-", "+"], user_id=["x", "y", "z"]), other)
+    counts = EventTables.counts
+
+    def changing(self: EventTables) -> Any:
+        if how == "written":
+            path.write_bytes(other.read_bytes())
+        elif how == "replaced":
+            other.replace(path)
+        else:
+            path.unlink()
+        return counts(self)
+
+    monkeypatch.setattr(EventTables, "counts", changing)
+    with pytest.raises(UnsupportedMediaError, match="changed; nothing was charged"):
+        count(path)
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    """Its bytes come once, and a look at the first ones would take them away."""
+    pipe = tmp_path / "e.ndjson"
+    os.mkfifo(pipe)
+    held = os.open(pipe, os.O_RDWR)
+    os.write(held, b'{"user_id": "a", "op": "+", "day": "2026-02-01"}\n')
+    with pytest.raises(NotFoundError, match="Expected a file"):
+        EventFile(pipe, rules=RULES, span=SPAN)
+    os.close(held)
+
+
+def test_a_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    """The engine cannot name it."""
+    path = tmp_path / os.fsdecode(b"e\xff.ndjson")
+    path.write_bytes(b'{"user_id": "a", "op": "+", "day": "2026-02-01"}\n')
+    with pytest.raises(NotFoundError, match="UTF-8"):
+        count(path)
+
+
+def test_who_looks_or_stops_after_the_end_is_not_told_off(tmp_path: Path) -> None:
+    """Another thread may ask just when the tables are closed."""
+    tables = EventTables(SPAN, tmp_path / "e.parquet")
+    tables.close()
+    tables.interrupt()
+    assert 0.0 == tables.share_done()
 
 
 def test_a_stop_ends_the_counting(tmp_path: Path) -> None:

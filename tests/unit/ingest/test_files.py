@@ -182,6 +182,36 @@ def test_reading_goes_on_at_the_end_of_any_chunk(
     assert len(rows) == whole[-1].end.row
 
 
+def test_a_row_group_without_rows_is_no_chunk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reading that goes on in front of it has the same last chunk as one from the start."""
+    monkeypatch.setattr(files, "CHUNK_ROWS", 2)
+    table, path = pa.Table.from_pylist(ROWS[:5]), tmp_path / "e.parquet"
+    with pyarrow.parquet.ParquetWriter(path, table.schema) as writer:
+        for part in (table, table.slice(0, 0), table, table.slice(0, 0)):
+            writer.write_table(part)
+    whole = list(read(path, rules=RULES))
+
+    assert [2, 2, 1, 2, 2, 1] == [one.decoded.received for one in whole]
+    for done, one in enumerate(whole, start=1):
+        rest = list(read(path, rules=RULES, start=one.end))
+        assert [one.end for one in whole[done:]] == [one.end for one in rest]
+
+
+def test_damage_counts_the_chunks_of_earlier_readings(tmp_path: Path) -> None:
+    """Those that a reading went on behind are read too."""
+    packed = gzip.compress(ndjson(ROWS), compresslevel=0)
+    path = put(tmp_path, "e.ndjson.gz", packed[: len(packed) // 2])
+    whole: list[Chunk] = []
+    with pytest.raises(UnsupportedMediaError):
+        whole.extend(read(path, rules=RULES, chunk_bytes=3000))
+    with pytest.raises(UnsupportedMediaError) as caught:
+        list(read(path, rules=RULES, chunk_bytes=3000, start=whole[-1].end))
+
+    assert len(whole) == caught.value.facts["chunks_read"] > 1
+
+
 def test_rows_that_end_in_a_carriage_return_are_cut_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from dpdau.domain import Op
 from dpdau.errors import TooLargeError
 from dpdau.ingest import event as by_item
 from dpdau.ingest import plain
-from dpdau.ingest.columns import DecodedTable
+from dpdau.ingest.decoded import DecodedTable
 from dpdau.ingest.event import Decoded, Fields, Form
 from dpdau.ingest.plain import decode_large, decode_plain
 from dpdau.ingest.rules import Rules
@@ -233,15 +233,13 @@ def test_many_rejections_are_left_to_the_reader_of_items(monkeypatch: pytest.Mon
     assert check(body, Form.NDJSON, RULES) is None
 
 
-def test_large_bodies_are_those_above_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Smaller ones are left to others, and so are envelopes."""
+def test_an_envelope_is_left_to_others() -> None:
+    """A large body is an array or lines."""
     body = plain_lines(40)
-    monkeypatch.setattr(plain, "BODY_BYTES_MIN", len(body))
     large = decode_large(body, Form.NDJSON, rules=RULES)
 
     assert large is not None
     assert outcome(by_item.decode(body, Form.NDJSON, rules=RULES)) == outcome(large)
-    assert decode_large(body[:-1], Form.NDJSON, rules=RULES) is None
     assert decode_large(body, Form.ENVELOPE, rules=RULES) is None
 
 
@@ -251,7 +249,6 @@ def test_large_bodies_are_within_the_limit_on_items(
     form: Form, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One item above it, or as many lines with the blank ones, is refused by the other reader."""
-    monkeypatch.setattr(plain, "BODY_BYTES_MIN", 1)
     monkeypatch.setattr(by_item, "EVENTS_MAX", limit)
     body, blank = plain_lines(6), b""
     if form is Form.ARRAY:

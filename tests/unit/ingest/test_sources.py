@@ -1,12 +1,13 @@
 """Files as text: unpacked, cut into pieces of whole lines, from any place on."""
 
 import gzip
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dpdau.errors import NotFoundError, TooLargeError
@@ -70,13 +71,15 @@ def test_a_line_that_is_longer_than_a_chunk_is_refused(tmp_path: Path) -> None:
         next(pieces)
 
 
-def test_a_folder_and_a_missing_file_are_no_sources(tmp_path: Path) -> None:
-    """Both are told apart from damaged ones."""
-    for path in (tmp_path, tmp_path / "none"):
+def test_a_folder_a_pipe_and_a_missing_file_are_no_sources(tmp_path: Path) -> None:
+    """They are told apart from damaged ones, and nothing is taken out of the pipe."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "none", tmp_path / "pipe"):
         with pytest.raises(NotFoundError):
             Source.of(path)
 
 
+@example(b"a\ra", 1)
 @given(st.lists(st.sampled_from([b"a", b"\n", b"\r", b"\r\n"])).map(b"".join), st.integers(1, 4))
 def test_rows_end_as_python_splits_lines(content: bytes, lines_max: int) -> None:
     """With a newline, a carriage return, or both together; no piece has too many."""

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from dpdau.domain import Op
 from dpdau.errors import DpdauError, InvalidEventError, TooLargeError, UnsupportedMediaError
 from dpdau.ingest.columns import decode_table
+from dpdau.ingest.decoded import TableForm
 from dpdau.ingest.event import EVENTS_MAX
 from dpdau.ingest.rules import Rules
-from dpdau.ingest.table_bodies import TableForm, decode_table_body
+from dpdau.ingest.table_bodies import decode_table_body
 
 TODAY = dt.date(2026, 3, 15)
 RULES = Rules(TODAY, dimensions=("platform",))

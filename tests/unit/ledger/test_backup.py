@@ -1,5 +1,7 @@
 """Copies of the ledger."""
 
+import errno
+import os
 import shutil
 import stat
 import threading
@@ -203,3 +205,21 @@ def test_side_files_of_the_old_ledger_go(tmp_path: Path) -> None:
     assert bring_back(source, tmp_path).ok
 
     assert ["ledger.sqlite"] == [path.name for path in file_of(tmp_path).parent.iterdir()]
+
+
+def test_a_copy_that_cannot_be_made_durable_is_unavailable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that runs full under a backup is named as such, and leaves no half of a copy."""
+    ledger = open_ledger(tmp_path)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", full)
+        with pytest.raises(LedgerUnavailableError, match="No space left"):
+            ledger.backup(tmp_path / "backups" / "copy.sqlite")
+    ledger.close()
+
+    assert [] == list((tmp_path / "backups").iterdir())

@@ -3,6 +3,7 @@
 import datetime as dt
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -98,6 +99,14 @@ def test_the_age_of_the_first_key_counts_from_its_making(used: Keyring) -> None:
     """It is in force for days before it was made, which make it no older."""
     assert after(-100) == used.newest.since
     assert after(-10) == used.aged_out(90)
+
+
+def test_the_age_of_a_later_key_counts_from_its_first_use(used: Keyring) -> None:
+    """West of Greenwich, a key that is made in the evening is made tomorrow, by UTC."""
+    made = NOW + dt.timedelta(days=1)
+    later = used.rotated(after(0), created_at=made, rotation_days=1).activated(after(0))
+
+    assert after(1) == later.aged_out(90)
 
 
 def test_an_old_key_lasts_until_its_overlap_is_over(used: Keyring) -> None:
@@ -225,14 +234,28 @@ def test_the_bytes_of_the_old_file_are_overwritten(tmp_path: Path, used: Keyring
 def test_a_reader_of_a_file_that_is_replaced_reads_again(
     tmp_path: Path, used: Keyring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The zeros of an overwritten file are no damage; the same bytes twice are."""
+    """Whoever has the old file open while it is overwritten gets the bytes of the new one."""
     Keyring.create(tmp_path, SECRET, clock=clock)
-    used.save(tmp_path)
-    whole = (tmp_path / key_file.KEYRING_FILE).read_bytes()
-    reads = [bytes(len(whole)), whole, bytes(9), bytes(9)]
-    monkeypatch.setattr(key_file, "read", lambda _root: reads.pop(0))
+    newer, real, todo = rotate(used, after(0)), os.open, [True]
 
-    assert used.live() == Keyring.open(tmp_path, SECRET).live()
+    def open_late(path: Path, *how: int) -> int:
+        handle = real(path, *how)
+        if todo and path == tmp_path / key_file.KEYRING_FILE:
+            todo.clear()
+            newer.save(tmp_path)
+        return handle
+
+    monkeypatch.setattr(os, "open", open_late)
+
+    assert newer.encode() == key_file.read(tmp_path)
+    assert [] == todo
+
+
+def test_damage_is_no_replacement(tmp_path: Path) -> None:
+    """Bytes that are there to stay are read once, and refused."""
+    Keyring.create(tmp_path, SECRET, clock=clock)
+    (tmp_path / key_file.KEYRING_FILE).write_bytes(bytes(9))
+
     with pytest.raises(StoreCorruptError):
         Keyring.open(tmp_path, SECRET)
 

@@ -23,6 +23,7 @@ from dpdau.errors import (
     ReleaseNotReadyError,
     UnsupportedMediaError,
 )
+from dpdau.ingest.event_tables import EventTables
 from dpdau.ledger import release_to_json
 from dpdau.ledger.peek import may_have_plan
 from dpdau.release import NoiseDesk, months
@@ -145,6 +146,18 @@ def test_a_month_that_goes_on_over_a_store_is_refused(tmp_path: Path) -> None:
             run(app.settings, some(tmp_path / "e.parquet"))
         app.take_due()
         assert 84 == len(app.series(ALL, FIRST, LAST))
+
+
+def test_a_month_that_was_given_up_is_not_bought_again(tmp_path: Path) -> None:
+    """Its charge was made and some of its days may be published: a file does not replace it."""
+    with product(tmp_path, now=AFTER, RELEASE_POLICY="plan") as app:
+        send(app, [event("a", FIRST)])
+        app.release(Metric.DAU, FIRST)
+        app.abandon_month(MONTH, reason="the store is gone")
+        with pytest.raises(InvalidPlanError, match="was given up"):
+            run(app.settings, some(tmp_path / "e.parquet"))
+        settings = app.settings
+    assert (1, 3) == charged(settings)
 
 
 def test_other_terms_than_those_of_the_plan_are_refused(tmp_path: Path) -> None:
@@ -296,6 +309,34 @@ def test_reading_begins_early_only_where_the_ledger_has_no_plan(tmp_path: Path) 
     assert [True, False] == begun
     assert may_have_plan("postgresql://elsewhere", f"plan-{MONTH}")
     assert not may_have_plan(settings.ledger_url, "plan-2026-01")
+
+
+def test_whoever_gives_up_does_not_wait_for_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop that no statement heard is repeated, until the counting ends."""
+    settings = product_settings(tmp_path)
+    began, heard = threading.Event(), []
+    interrupt = EventTables.interrupt
+
+    def slow(self: EventTables) -> None:
+        began.set()
+        self.execute("select sum(sqrt(range)) from range(1_000_000_000)")
+
+    def hard_of_hearing(self: EventTables) -> None:
+        heard.append(1)
+        if len(heard) > 1:
+            interrupt(self)
+
+    monkeypatch.setattr(EventTables, "fold", slow)
+    monkeypatch.setattr(EventTables, "interrupt", hard_of_hearing)
+    source = Source(path=some(tmp_path / "e.parquet"))
+    with Reading(settings, MONTH, source, clock=lambda: AFTER) as reading:
+        reading.start()
+        assert began.wait(30)
+    with pytest.raises(UnsupportedMediaError, match="Stopped"):
+        reading.counted()
+    assert len(heard) > 1
 
 
 def test_the_noise_is_drawn_and_then_gone(tmp_path: Path) -> None:
