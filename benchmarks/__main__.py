@@ -56,8 +56,9 @@ def main(arguments: Sequence[str]) -> None:
     line = {**_circumstances(), "tasks": found}
     with RESULTS.open("a", encoding="utf-8") as results:
         results.write(json.dumps(line) + "\n")
-    page.PATH.write_text(page.render(RESULTS), "utf-8")
-    _say(f"added a line to {RESULTS.relative_to(ROOT)} and wrote {page.PATH.relative_to(ROOT)}")
+    for path, text in page.pages(RESULTS).items():
+        path.write_text(text, "utf-8")
+        _say(f"wrote {path.relative_to(ROOT)}")
 
 
 Files = Mapping[str, Mapping[str, Path]]
@@ -116,8 +117,9 @@ def bulk(files: Files, runs: int) -> dict[str, Any]:
     for size, paths in files.items():
         for kind in ("parquet", "ndjson"):
             done = []
-            for _ in range(runs if size != "L" else min(runs, 3)):
+            for _ in range(runs if size != "L" else min(runs, 2)):
                 with _data_dir() as (folder, environment):
+                    run([_DPDAU, "init"], cwd=folder, environment=environment)
                     command = [_DPDAU, "ingest", "--from", str(paths[kind].absolute()), "--json"]
                     done.append(run(command, cwd=folder, environment=environment))
             rows = json.loads(done[0].output)["accepted"]
@@ -150,6 +152,23 @@ def http(_files: Files, _runs: int) -> dict[str, Any]:
         return service.measure(_DPDAU, folder, environment)
 
 
+def stages(files: Files, _runs: int) -> dict[str, Any]:
+    """Where the time of an event goes, beside the limit of each stage."""
+    table = {}
+    for size, paths in files.items():
+        for kind in ("parquet", "ndjson"):
+            command = [sys.executable, "-m", "benchmarks.stages", str(paths[kind].absolute())]
+            done = run(command, cwd=ROOT, environment=os.environ)
+            table[f"{size} {kind}"] = json.loads(done.output)
+    return table
+
+
+def growth(files: Files, _runs: int) -> dict[str, Any]:
+    """How the cost grows with segments and with days of activity."""
+    users = _STEP_USERS["M" if "M" in files else "S"] // 10
+    return {"segments": _inside("segments", users), "days": _inside("days", users)}
+
+
 def idle(_files: Files, _runs: int) -> dict[str, Any]:
     """The service when nobody asks, and the shell when nothing is done."""
     with _data_dir() as (folder, environment):
@@ -165,6 +184,8 @@ TASKS: Final[dict[str, Callable[[Files, int], dict[str, Any]]]] = {
     "bulk": bulk,
     "step": step,
     "counts": counts,
+    "stages": stages,
+    "growth": growth,
     "races": races,
     "http": http,
     "idle": idle,
@@ -174,6 +195,7 @@ TASKS: Final[dict[str, Callable[[Files, int], dict[str, Any]]]] = {
 def _one_shot(source: str) -> Run:
     """A month from a file, in a fresh process over a fresh data directory."""
     with _data_dir() as (folder, environment):
+        run([_DPDAU, "init"], cwd=folder, environment=environment)
         command = [_DPDAU, "release", "--from", source, "--month", workload.MONTH, "--json"]
         return run(
             [*command, "--epsilon", EPSILON, "--delta", DELTA], cwd=folder, environment=environment

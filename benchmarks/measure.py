@@ -1,8 +1,9 @@
 """A command as a whole process: wall and CPU seconds, peak memory, and what it printed."""
 
-import os
+import json
 import subprocess
-import time
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,16 @@ from statistics import median
 from typing import Final
 
 _KIB: Final = 1024
+_LAUNCHER: Final = """
+import json, os, sys, time
+began = time.perf_counter()
+child = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(child, 0)
+figures = (time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+with open(sys.argv[1], "w") as to:
+    json.dump([os.waitstatus_to_exitcode(status), *figures], to)
+"""
+"""A small process in between: the peak memory of a process counts that of whoever started it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +43,15 @@ def run(command: Sequence[str], *, cwd: Path, environment: Mapping[str, str]) ->
     Raises:
         CommandFailedError: It ended with another code than 0.
     """
-    began = time.perf_counter()
-    with subprocess.Popen(
-        command, cwd=cwd, env=dict(environment), stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        output = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise CommandFailedError(f"{' '.join(command)} ended with {process.returncode}")
-    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * _KIB / 1e6, output)
+    with tempfile.NamedTemporaryFile("r") as told:
+        launched = [sys.executable, "-S", "-c", _LAUNCHER, told.name, *command]
+        output = subprocess.run(
+            launched, cwd=cwd, env=dict(environment), stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
+        code, wall, cpu, peak = json.load(told)
+    if code:
+        raise CommandFailedError(f"{' '.join(command)} ended with {code}")
+    return Run(wall, cpu, peak * _KIB / 1e6, output)
 
 
 def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:

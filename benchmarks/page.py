@@ -1,11 +1,13 @@
-"""The page `docs/benchmarks.md`, made from the last line of `results.jsonl`."""
+"""The pages `docs/benchmarks.md` and `docs/profile.md`, made from the last line of the results."""
 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-PATH: Final = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+DOCS: Final = Path(__file__).parents[1] / "docs"
+BENCHMARKS: Final = DOCS / "benchmarks.md"
+PROFILE: Final = DOCS / "profile.md"
 RESULTS: Final = Path(__file__).with_name("results.jsonl")
 _ONE_SHOT: Final = (
     "An event file in, a whole month out, each program in a fresh process: 60 days of events,"
@@ -20,26 +22,138 @@ _ONE_SHOT: Final = (
 )
 
 
-def render(results: Path = RESULTS) -> str:
-    """The page."""
+def pages(results: Path = RESULTS) -> dict[Path, str]:
+    """Path → text of each page."""
     line = json.loads(results.read_text("utf-8").splitlines()[-1])
-    machine, versions, tasks = line["machine"], line["versions"], line["tasks"]
+    return {BENCHMARKS: _benchmarks(line), PROFILE: _profile(line)}
+
+
+def _head(title: str, line: dict[str, Any]) -> Iterable[str]:
+    machine, versions = line["machine"], line["versions"]
     named = ", ".join(f"{name} {version}" for name, version in versions.items())
-    parts = [
-        "# Benchmarks",
+    yield from (
+        f"# {title}",
         "",
         "Made by `make bench` from `benchmarks/results.jsonl`; do not edit.",
         f"Measured on {line['at'][:10]} at commit `{line['commit']}`: {machine['processor']}, "
         f"{machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}; "
         f"{named}.",
+    )
+
+
+def _benchmarks(line: dict[str, Any]) -> str:
+    parts = [
+        *_head("Benchmarks", line),
         "Everything runs on that one machine, load generators too, and what is compared runs in"
         " turn.",
         "Times are the middle of the runs; in brackets the least and the largest.",
     ]
     for name, section in _SECTIONS.items():
-        if name in tasks:
-            parts += ["", *section(tasks[name])]
+        if name in line["tasks"]:
+            parts += ["", *section(line["tasks"][name])]
     return "\n".join(parts) + "\n"
+
+
+_LIMITS: Final = {
+    "read and check": "unpacking the three columns, or splitting the text into lines",
+    "keyed hash": "one keyed BLAKE2b for each distinct id of a chunk, in Python",
+    "fold": "sorting the pseudonyms",
+    "write and merge": "writing and syncing the bytes that stay",
+}
+
+
+def _profile(line: dict[str, Any]) -> str:
+    tasks = line["tasks"]
+    parts = [
+        *_head("Where the time and the bytes go", line),
+        "",
+        "## From bytes to durable activity",
+        "",
+        "CPU nanoseconds an event, one stage at a time; beside them the least that a program has to"
+        " do there, done with the bare library.",
+        "In the product, a chunk is read while the one before is hashed and written, so on two"
+        " cores the slower half decides.",
+        "",
+    ]
+    if "stages" in tasks:
+        parts += _table(
+            ["file", "stage", "ns an event", "limit, ns", "the limit is"],
+            [
+                [name, stage, one["dpdau"], one["limit"], _LIMITS[stage]]
+                for name, found in tasks["stages"].items()
+                for stage, one in found["nanoseconds_an_event"].items()
+            ],
+        )
+        parts += [
+            "",
+            "The keyed hash is paid once for each distinct id of a chunk of up to a million rows;"
+            " each live key in a rotation's overlap costs it once more.",
+        ]
+    parts += ["", *_growth_of_users(tasks), "", *_growth_of_the_rest(tasks)]
+    return "\n".join(parts) + "\n"
+
+
+def _growth_of_users(tasks: dict[str, Any]) -> Iterable[str]:
+    """Counts and steps by users, and a straight line from the two largest to 100 million."""
+    yield from (
+        "## With more users",
+        "",
+        "All exact counts of a month (30 DAU and 30 MAU), a day's step of a month plan, and the"
+        " bytes of two pages of 64 days.",
+        "The row of 100 million is projected, a straight line through the two largest sizes;"
+        " nothing of that size was run.",
+        "",
+    )
+    steps = {one["users"]: one for one in tasks.get("step", {}).values()}
+    rows = [
+        (
+            one["users"],
+            one["warm_seconds"]["median"],
+            steps[one["users"]]["day_seconds"]["median"],
+            one["rows"] * one["bytes_per_user_and_page"] / 1e6,
+            one["peak_mb"],
+        )
+        for one in tasks.get("counts", {}).values()
+        if one["users"] in steps
+    ]
+    shown = [[f"{row[0]:,}", *(f"{cell:,.3g}" for cell in row[1:])] for row in rows]
+    if len(rows) > 1:
+        (before, last), far = rows[-2:], 100_000_000
+        line = [
+            b + (far - last[0]) * (b - a) / (last[0] - before[0])
+            for a, b in zip(before[1:], last[1:], strict=True)
+        ]
+        shown.append([f"{far:,} (projected)", *(f"{cell:,.3g}" for cell in line)])
+    head = ["users", "counts, seconds", "step, seconds", "MB on the disk", "peak MB of counting"]
+    yield from _table(head, shown)
+
+
+def _growth_of_the_rest(tasks: dict[str, Any]) -> Iterable[str]:
+    """Steps by segments, counts by days."""
+    growth = tasks.get("growth")
+    if growth is None:
+        return
+    yield from ("## With more segments and more days", "")
+    yield from _table(
+        ["users", "segments of the plan", "a day's step, seconds"],
+        [
+            [f"{one['users']:,}", one["segments"], _seconds(one["day_seconds"])]
+            for one in growth["segments"]["by_segments"]
+        ],
+    )
+    yield ""
+    yield from _table(
+        ["users", "days counted, of a year of activity", "seconds"],
+        [
+            [f"{growth['days']['users']:,}", one["days"], _seconds(one["warm_seconds"])]
+            for one in growth["days"]["by_days"]
+        ],
+    )
+    yield from (
+        "",
+        "A window touches one page of 64 days or two, so the cost of a day's numbers does not grow"
+        " with history.",
+    )
 
 
 def _one_shot(task: dict[str, Any]) -> Iterable[str]:
@@ -114,14 +228,28 @@ def _http(task: dict[str, Any]) -> Iterable[str]:
         "Durable before the 202; one service process, keys and checks on, the load generator on the"
         " same cores.",
         "A stored release is read beside it.",
+        "The bare service decodes and hashes the same events and stores nothing: it is the speed of"
+        " this machine.",
         "",
     )
+    bare = task["bare"]
     yield from _table(
-        ["load", "events/s", "requests/s", "errors", "p50 ms", "p99 ms", "read p99 ms", "RSS MB"],
+        [
+            "load",
+            "events/s",
+            "÷ bare service",
+            "requests/s",
+            "errors",
+            "p50 ms",
+            "p99 ms",
+            "read p99 ms",
+            "RSS MB",
+        ],
         [
             [
                 name,
                 f"{one['events_per_second']:,.0f}",
+                f"{one['events_per_second'] / bare[name]['events_per_second']:.2f}",
                 f"{one['requests_per_second']:,.0f}",
                 one["errors"],
                 one["write_p50_ms"],
@@ -130,6 +258,7 @@ def _http(task: dict[str, Any]) -> Iterable[str]:
                 one["rss_mb"],
             ]
             for name, one in task.items()
+            if name != "bare"
         ],
     )
 

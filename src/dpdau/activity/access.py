@@ -9,7 +9,8 @@ from typing import Final, TypeVar
 
 from dpdau.activity.history import History, Snapshot
 from dpdau.activity.leftovers import recover
-from dpdau.activity.manifest import Manifest, mark_made, was_made
+from dpdau.activity.made import mark_made, was_made
+from dpdau.activity.manifest import Manifest
 from dpdau.activity.runs import Table
 from dpdau.activity.sealing import Sealer
 from dpdau.activity.segments import SegmentFiles

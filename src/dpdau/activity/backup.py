@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from dpdau.activity.access import MANIFEST, SEGMENTS
-from dpdau.activity.manifest import mark_made
+from dpdau.activity.made import mark_made
 from dpdau.errors import StoreCorruptError, StoreUnavailableError
 
 _ATTEMPTS: Final = 10

@@ -21,6 +21,11 @@ class NewLabels:
         self._new_dimensions: list[tuple[int, str]] = []
         self._new_values: dict[tuple[int, str], int] = {}
 
+    @property
+    def are_some(self) -> bool:
+        """Whether there is something new to be stored."""
+        return bool(self._new_dimensions or self._new_values)
+
     def dimension(self, name: str) -> int:
         """The id of a dimension.
 

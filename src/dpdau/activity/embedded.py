@@ -127,7 +127,8 @@ class EmbeddedStore:
                 with upkeep.changing() as change:
                     for table, run in folding.runs.items():
                         upkeep.add(change, table, run)
-                upkeep.commit(change, folding.store, only_adds=True)
+                also = None if folding.is_only_rows else folding.store
+                upkeep.commit(change, also, only_adds=True)
             return applied
 
     def tend(self) -> None:

@@ -59,6 +59,11 @@ class Folding:
         """Whether there is nothing to commit."""
         return not (any(self.runs.values()) or self._batch_ids or self._offsets)
 
+    @property
+    def is_only_rows(self) -> bool:
+        """Whether there is nothing to commit but rows."""
+        return not (self._batch_ids or self._offsets or self._labels.are_some)
+
     def add(self, batches: Sequence[EventBatch]) -> list[Applied]:
         """Takes the next batches; what became of the events of each."""
         is_new = [self._is_new(batch) for batch in batches]

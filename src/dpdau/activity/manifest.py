@@ -11,7 +11,7 @@ import datetime as dt
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -35,7 +35,6 @@ UNSPLIT: Final = -1
 """The part of a file that holds one commit and is not yet cut by key."""
 _BUSY_TIMEOUT_SECONDS: Final = 5.0
 _KEY_CHECK: Final = "key check"
-_MARKER: Final = "store.made"
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
 CREATE TABLE segments (
@@ -230,13 +229,22 @@ class Manifest:
 
     def take_seq(self) -> int:
         """The next commit number; numbers are never used twice."""
-        seq = self._memory.get(("seq",), self._last_seq) + 1
+        seq = self.last_seq() + 1
         self._db.execute("UPDATE meta SET value = ? WHERE name = 'seq'", (b"%d" % seq,))
         self._memory.put(("seq",), seq)
         return seq
 
-    def _last_seq(self) -> int:
-        return int(self._db.execute("SELECT value FROM meta WHERE name = 'seq'").fetchone()[0])
+    def last_seq(self) -> int:
+        """The newest commit number."""
+        return self._memory.get(("seq",), self._read_seq)
+
+    def _read_seq(self) -> int:
+        # A commit that only adds is in `pending` alone; what takes it out of there has a number.
+        row = self._db.execute(
+            "SELECT max((SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'seq'),"
+            " (SELECT coalesce(max(seq), 0) FROM pending))"
+        ).fetchone()
+        return int(row[0])
 
     def live_day(self) -> int | None:
         """The day number that is live now, or None."""
@@ -260,6 +268,17 @@ class Manifest:
         self._db.execute(
             "INSERT INTO pending VALUES (?, ?, ?, ?)", (ref.kind, ref.seq, ref.rows, payload)
         )
+
+    def append(self, commit: Sequence[tuple[PendingRef, bytes]]) -> None:
+        """Stores a small commit that takes a new number and changes nothing else; durable.
+
+        One statement is one transaction, and lets the other threads of the process run once: with
+        a statement for each of its steps, a commit would wait for them as many times.
+        """
+        values = ", ".join(["(?, ?, ?, ?)"] * len(commit))
+        row = [cell for ref, body in commit for cell in (ref.kind, ref.seq, ref.rows, body)]
+        self._db.execute(f"INSERT INTO pending VALUES {values}", row)  # noqa: S608
+        self._memory.put(("seq",), max(ref.seq for ref, _body in commit))
 
     def drop_pending(self, refs: Iterable[PendingRef]) -> None:
         """Removes small commits."""
@@ -473,20 +492,3 @@ def _plan_month(row: tuple[Any, ...]) -> PlanMonth:
     return PlanMonth(
         month, lookback_days, tuple(json.loads(dimensions)), frozen_through, bool(ended)
     )
-
-
-def was_made(root: Path) -> bool:
-    """Whether a manifest was ever complete in a folder; a lost one is no new store."""
-    return (root / _MARKER).exists()
-
-
-def mark_made(root: Path) -> None:
-    """Writes down once, durably, that the manifest of a folder is complete."""
-    if was_made(root):
-        return
-    for path, flags in ((root / _MARKER, os.O_WRONLY | os.O_CREAT), (root, os.O_RDONLY)):
-        handle = os.open(path, flags, 0o600)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

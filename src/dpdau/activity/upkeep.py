@@ -74,7 +74,7 @@ class StoreLimits:
 
     direct_rows_min: int = 16_384
     pending_rows_max: int = 1 << 20
-    pending_commits_max: int = 64
+    pending_commits_max: int = 512
     loose_files_max: int = 16
     part_rows_min: int = 32_768
     part_files_max: int = 8
@@ -131,7 +131,7 @@ class Upkeep:
     def commit(
         self,
         change: Change,
-        also: Callable[[], None] = lambda: None,
+        also: Callable[[], None] | None = None,
         *,
         only_adds: bool = False,
     ) -> None:
@@ -142,6 +142,9 @@ class Upkeep:
             also: Further statements of the same transaction.
             only_adds: See `Manifest.writing`.
         """
+        if only_adds and also is None and not change.files:
+            self._append(change)
+            return
         try:
             if change.files:
                 self._files.sync()
@@ -153,8 +156,9 @@ class Upkeep:
                     kept = seq if old_seq is None else old_seq
                     self._manifest.add_segment(SegmentRef(table.kind, part, kept, file))
                 for table, run in change.runs.items():
-                    self._add_pending(table, seq, run)
-                also()
+                    self._manifest.add_pending(*self._pending(table, seq, run))
+                if also is not None:
+                    also()
         except BaseException:
             self.discard(change)
             raise
@@ -436,13 +440,21 @@ class Upkeep:
         if file is not None:
             change.files.append((table, part, seq, file))
 
-    def _add_pending(self, table: Table, seq: int, run: Run) -> None:
-        """Stores a small commit in the manifest."""
+    def _append(self, change: Change) -> None:
+        """Makes a change durable that only adds rows of the manifest."""
+        if change.runs:
+            seq = self._manifest.last_seq() + 1
+            rows = [self._pending(table, seq, run) for table, run in change.runs.items()]
+            self._manifest.append(rows)
+            self._note(change)
+
+    def _pending(self, table: Table, seq: int, run: Run) -> tuple[PendingRef, bytes]:
+        """A small commit as the manifest stores it."""
         ref = PendingRef(table.kind, seq, row_count(run))
         payload = bytearray()
         sealer = self._sealer.for_file(pending_name(ref))
         encode(payload.extend, table, sorted(run.items()), sealer)
-        self._manifest.add_pending(ref, bytes(payload))
+        return ref, bytes(payload)
 
 
 def _waiting_in(snapshot: Snapshot, table: Table) -> _Waiting:

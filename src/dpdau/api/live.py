@@ -92,7 +92,7 @@ class StreamResponse(StreamingResponse):
             self._opened.give_back()
 
 
-def streams(request: Request) -> Streams:
+async def streams(request: Request) -> Streams:
     """The open streams of this service."""
     found: Streams = request.app.state.streams
     return found

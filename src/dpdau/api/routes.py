@@ -75,7 +75,7 @@ _RELEASE_STATUSES: Final = (409, 422)
 router = APIRouter()
 
 
-def product(request: Request) -> App:
+async def product(request: Request) -> App:
     """The product behind this service."""
     app: App = request.app.state.product
     return app

@@ -1,9 +1,9 @@
 """Builds the HTTP service over an `App` and runs it until it is told to stop."""
 
+import gc
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,7 +33,6 @@ STUCK_SECONDS: Final = 1
 STUCK_EXIT_CODE: Final = 5
 KEEP_ALIVE_SECONDS: Final = 15
 BACKLOG: Final = 1024
-SWITCH_SECONDS: Final = 0.0005
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _LOG = log("api")
 
@@ -158,7 +157,10 @@ def serve(
     try:
         listener = _listen(host, port)
         _LOG.info("serving", host=host, port=listener.getsockname()[1])
-        with _stop_signals_end_here(), logs_in_batches(), _quick_switches():
+        with _stop_signals_end_here(), logs_in_batches():
+            # What is loaded by now stays: a collection need not look at it again and again.
+            gc.collect()
+            gc.freeze()
             server.run(sockets=[listener])
     finally:
         app.close()
@@ -210,17 +212,6 @@ def _listen(host: str, port: int) -> socket.socket:
             host=host,
             port=port,
         ) from None
-
-
-@contextmanager
-def _quick_switches() -> Iterator[None]:
-    """Lets the event loop take over soon from a thread that computes: a request waits for it."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_SECONDS)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 @contextmanager

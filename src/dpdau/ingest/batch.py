@@ -315,11 +315,10 @@ def _from_table(
     n = decoded.user.shape[0]
     _check_rows(n)
     pseudonym, aliases = pseudonymizer.many(decoded.user_ids)
-    none = np.full(n, -1, dtype=np.int32)
     labels = {
         name: Labels(decoded.labels[name].values, decoded.labels[name].codes)
         if name in decoded.labels
-        else Labels((), none)
+        else Labels((), np.full(n, -1, dtype=np.int32))
         for name in dimensions
     }
     event_id = np.zeros(n, dtype=np.uint64)

@@ -25,7 +25,7 @@ from dpdau.ingest.rules import (
 
 __all__ = ["decode_body"]
 
-LARGE_BYTES_MIN: Final = 64 << 10
+LARGE_BYTES_MIN: Final = 1 << 20
 """A body of this size is looked at as a whole first; below it that costs more than it saves."""
 _COLUMNS_MIN: Final = 32
 """Fewer items than this are read one by one."""
@@ -97,20 +97,25 @@ def _columns(items: list[Any], rules: Rules) -> DecodedTable | None:
         if not all(is_text(one, LABEL_BYTES_MAX) for one in values):
             return None
         labels[name] = RawLabels(tuple(values), _coded(found, values))
-    import pyarrow as pa
-
     n, users = len(items), dict.fromkeys(user_ids)
     numbers = {day: day_number(day) for day in distinct}
     return DecodedTable(
-        user_ids=pa.array(list(users), pa.large_binary()),
+        user_ids=[one.encode() for one in users],
         user=np.arange(n) if len(users) == n else _coded(user_ids, users).astype(np.intp),
         day=np.fromiter(map(numbers.__getitem__, days), dtype=np.int32, count=n),
         add=np.array(adds, dtype=np.bool_),
-        event_ids=pa.array(event_ids, pa.large_binary()) if sent else None,
+        event_ids=_arrow(event_ids) if sent else None,
         labels=labels,
         rejected=(),
         received=n,
     )
+
+
+def _arrow(texts: Sequence[str | None]) -> Any:
+    """Texts as a column; the array library is loaded by the first sender who needs it."""
+    import pyarrow as pa
+
+    return pa.array(texts, pa.large_binary())
 
 
 def _plain(texts: Sequence[str], bytes_max: int) -> bool:

@@ -38,7 +38,8 @@ class DecodedTable:
     """Door 1 in columns: n checked events of one day each, and what was not taken.
 
     Shapes and units:
-        user_ids: the distinct ids, binary; user: (n,) intp, an index into them.
+        user_ids: the distinct ids, an Arrow array of binary or a list of bytes; user: (n,) intp,
+            an index into them.
         day: (n,) int32 day numbers; add: (n,) bool.
         event_ids: (n,) binary with nulls, or None where there are none.
     """
@@ -63,7 +64,11 @@ class DecodedTable:
     @property
     def events(self) -> list[RawEvent]:
         """The same events one by one, for a front that sends them on."""
-        names = [one.decode() for one in self.user_ids.to_pylist()]
+        distinct = self.user_ids
+        names = [
+            one.decode()
+            for one in (distinct if isinstance(distinct, list) else distinct.to_pylist())
+        ]
         ids = [None] * len(self.user) if self.event_ids is None else self.event_ids.to_pylist()
         return raw_events(
             (

@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,13 +68,13 @@ class Pseudonymizer:
         return tuple(int(_hash_all(hasher, content)[0]) for hasher in self._users)
 
     def many(
-        self, user_ids: "Sequence[str] | pa.Array"
+        self, user_ids: "Sequence[str] | list[bytes] | pa.Array"
     ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         """The pseudonyms of many users.
 
         Args:
-            user_ids: Strings, of which each distinct one is hashed once, or the distinct values of
-                a column as an Arrow array of strings or binary without nulls.
+            user_ids: Strings, of which each distinct one is hashed once; or distinct ids, as a list
+                of bytes or as an Arrow array of strings or binary without nulls.
 
         Returns:
             Pseudonyms (n,) under the newest key, and aliases (k, n) under the k older live keys,
@@ -83,11 +83,7 @@ class Pseudonymizer:
         Raises:
             InvalidEventError: An id has no UTF-8 form.
         """
-        distinct, rows = (
-            _distinct(user_ids)
-            if isinstance(user_ids, Sequence)
-            else (_arrow_bytes(user_ids), None)
-        )
+        distinct, rows = _contents(user_ids)
         columns = [_hash_all(hasher, distinct) for hasher in self._users]
         if rows is not None:
             columns = [column[rows] for column in columns]
@@ -147,6 +143,17 @@ def _hash_all(hasher: "hashlib.blake2b", values: Sequence[bytes]) -> NDArray[np.
         collections.deque(map(update, hashers, block), maxlen=0)
         joined.append(b"".join(map(digest, hashers)))
     return np.frombuffer(b"".join(joined), dtype="<u8").astype(np.uint64, copy=False)
+
+
+def _contents(
+    ids: "Sequence[str] | list[bytes] | pa.Array",
+) -> tuple[list[bytes], NDArray[np.intp] | None]:
+    """What is to be hashed, and for each row its place among it (None: as it stands)."""
+    if not isinstance(ids, Sequence):
+        return _arrow_bytes(ids), None
+    if ids and isinstance(ids[0], bytes):
+        return cast(list[bytes], ids), None
+    return _distinct(cast(Sequence[str], ids))
 
 
 def _distinct(ids: Sequence[str]) -> tuple[list[bytes], NDArray[np.intp] | None]:

@@ -154,8 +154,9 @@ def test_a_failed_freeze_fixes_nothing(
     assert [[3], [3]] == table.tolist()
 
 
+@pytest.mark.parametrize(("batch_id", "fails"), [(None, "append"), ("b", "set_offsets")])
 def test_a_failed_late_batch_changes_nothing(
-    open_store: Open, monkeypatch: pytest.MonkeyPatch
+    open_store: Open, monkeypatch: pytest.MonkeyPatch, batch_id: str | None, fails: str
 ) -> None:
     """What is held and what changes are one transaction."""
     store = started(open_store(), days=2)
@@ -166,11 +167,11 @@ def test_a_failed_late_batch_changes_nothing(
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patched:
-        patched.setattr("dpdau.activity.manifest.Manifest.set_offsets", full)
+        patched.setattr(f"dpdau.activity.manifest.Manifest.{fails}", full)
         with pytest.raises(StoreUnavailableError):
-            store.apply(batch([put(1, 0, Op.REMOVE)]))
+            store.apply(batch([put(1, 0, Op.REMOVE)], batch_id=batch_id))
     assert truth == store.counts(first=FIRST, last=FIRST, window_days=[1]).tolist()
-    store.apply(batch([put(1, 0, Op.REMOVE)]))
+    store.apply(batch([put(1, 0, Op.REMOVE)], batch_id=batch_id))
 
     assert before == store.contributions(MONTH, FIRST, window_days=[1, 30]).tolist()
 
