@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from dpdau.activity.upkeep import StoreLimits
+from dpdau.activity.change import StoreLimits
 
 NOW: Final = dt.datetime(2026, 3, 15, 12, tzinfo=dt.UTC)
 KEY: Final = bytes(range(32))

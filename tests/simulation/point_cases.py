@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dpdau.activity.upkeep import StoreLimits
+from dpdau.activity.change import StoreLimits
 from dpdau.app import App
 from dpdau.cli.root import run
 from dpdau.domain import Metric, Scope

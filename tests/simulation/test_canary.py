@@ -169,7 +169,7 @@ def test_no_id_anywhere_and_no_count_outside_the_store(
     # The command's own usage error names what was typed, on the terminal where it was typed.
     err = err.replace(f"found '{CANARY_USER}'", "")
 
-    assert '"route": "/events"' in log.getvalue()
+    assert '"route":"/events"' in log.getvalue()
     assert '"estimate"' in out
     assert sum(path.is_file() for path in tmp_path.rglob("*")) > 5
     assert set() == leaks({**answers, "log": log.getvalue(), "out": out, "err": err}, tmp_path)

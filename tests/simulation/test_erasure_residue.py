@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dpdau.activity import upkeep as upkeep_module
+from dpdau.activity.change import StoreLimits
 from dpdau.activity.embedded import EmbeddedStore
 from dpdau.activity.frozen import FrozenTurnstile
 from dpdau.activity.history import Snapshot
@@ -17,7 +18,7 @@ from dpdau.activity.live_turnstile import LiveTurnstile
 from dpdau.activity.manifest import Manifest
 from dpdau.activity.residue import inspect, occurrences
 from dpdau.activity.segments import SegmentFiles
-from dpdau.activity.upkeep import StoreLimits, Upkeep
+from dpdau.activity.upkeep import Upkeep
 from dpdau.domain import Event, Op, Segment, day_date, day_number
 from stores import KEY, NOW, TINY, folder_in_memory
 from strategies import DIMENSION_VALUES, LabeledEvent, batch

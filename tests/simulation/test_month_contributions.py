@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 
 from dpdau.activity import folding, months, rotation, upkeep
+from dpdau.activity.change import StoreLimits
+from dpdau.activity.counting import window_keys
 from dpdau.activity.embedded import EmbeddedStore
 from dpdau.activity.held import HELD
 from dpdau.activity.labels import LABELS
+from dpdau.activity.masks import page_of
 from dpdau.activity.month_view import MonthView
 from dpdau.activity.runs import Rows
-from dpdau.activity.upkeep import StoreLimits
 from dpdau.domain import Event, Metric, Op, Segment, day_number
 from dpdau.mechanisms.matrix.classes import ContributionClass
 from dpdau.mechanisms.matrix.strategies import shipped
@@ -224,7 +226,9 @@ def not_sticky(patch: pytest.MonkeyPatch) -> None:
 
     class Restless(MonthView):
         def _newcomers(self, part: int, day: int) -> np.ndarray:
-            return self._frame(part, day, 30).key
+            first = day - 30 + 1
+            pages = range(page_of(first), page_of(day) + 1)
+            return window_keys({page: self._page(part, page) for page in pages}, first, day)
 
         def plan_labels(self, day: int, dimensions: list[int]) -> dict[int, Rows]:
             # A code of -(c) - 2 says: forget the value, then it is c.

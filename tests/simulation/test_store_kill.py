@@ -21,7 +21,7 @@ import datetime as dt, sys
 from pathlib import Path
 import numpy as np
 from dpdau.activity.embedded import EmbeddedStore
-from dpdau.activity.upkeep import StoreLimits
+from dpdau.activity.change import StoreLimits
 from dpdau.domain import day_date, month_of
 from strategies import columns
 import dataclasses
@@ -52,7 +52,7 @@ import dataclasses, datetime as dt, sys
 from pathlib import Path
 import numpy as np
 from dpdau.activity.embedded import EmbeddedStore
-from dpdau.activity.upkeep import StoreLimits
+from dpdau.activity.change import StoreLimits
 from strategies import columns
 
 root, start, first, sizes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), eval(sys.argv[4])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
+from dpdau.activity.change import StoreLimits
 from dpdau.activity.history import History, Snapshot
 from dpdau.activity.leftovers import recover
 from dpdau.activity.made import mark_made, was_made
@@ -14,7 +15,7 @@ from dpdau.activity.manifest import Manifest
 from dpdau.activity.runs import Table
 from dpdau.activity.sealing import Sealer
 from dpdau.activity.segments import SegmentFiles
-from dpdau.activity.upkeep import StoreLimits, Upkeep
+from dpdau.activity.upkeep import Upkeep
 from dpdau.activity.writer_lock import WriterLock
 from dpdau.errors import InvalidPlanError, StoreCorruptError, StoreUnavailableError
 
@@ -45,6 +46,7 @@ class StoreAccess:
         self.files: Final = SegmentFiles(root / SEGMENTS, self._sealer, limits.cache_bytes_max)
         self._path = root / MANIFEST
         self._lock = threading.RLock()
+        self._replaces = threading.Lock()
         self._lookup_lock = threading.Lock()
         self._writer: tuple[Manifest, Upkeep] | None = None
         self._writer_lock = WriterLock(root / "writer.lock")
@@ -65,12 +67,52 @@ class StoreAccess:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[tuple[Manifest, Upkeep]]:
-        """The writing side, for one call at a time."""
+        """The writing side, for one call at a time, to add to what is there."""
         with self._lock, _translated():
             self._check_open()
             if self._read_only:
                 raise StoreUnavailableError("Expected a store to write, found it read-only.")
             yield self._acquire()
+
+    @contextlib.contextmanager
+    def rewriting(self) -> Iterator[tuple[Manifest, Upkeep]]:
+        """The writing side, to replace what is there as well; nothing is folded meanwhile."""
+        with self._replaces, self.writing() as both:
+            yield both
+
+    @contextlib.contextmanager
+    def folding(self) -> Iterator[Upkeep]:
+        """What folds and merges, for one call at a time; it takes its turns to write by itself.
+
+        Others may add meanwhile, and nobody else replaces or deletes a file.
+        """
+        with self._replaces, _translated():
+            with self.writing() as (_manifest, upkeep):
+                pass
+            yield upkeep
+
+    @contextlib.contextmanager
+    def folding_unless_busy(self) -> Iterator[bool]:
+        """The right to fold within `writing`; False where another thread has it."""
+        # Not waited for: who folds waits for the turn to write, which the caller has.
+        if not self._replaces.acquire(blocking=False):
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self._replaces.release()
+
+    @contextlib.contextmanager
+    def unless_busy(self, wait_seconds: float) -> Iterator[bool]:
+        """Keeps the writing side for the calls inside; False, and nothing, where it would wait."""
+        if not self._lock.acquire(timeout=wait_seconds):
+            yield False
+            return
+        try:
+            yield self._writer is not None
+        finally:
+            self._lock.release()
 
     @contextlib.contextmanager
     def looking(self) -> Iterator[Manifest]:
@@ -112,7 +154,7 @@ class StoreAccess:
 
     def close(self) -> None:
         """Releases files and the writer's lock; may be called twice."""
-        with self._lock:
+        with self._replaces, self._lock:
             if self._closed:
                 return
             self._closed = True
@@ -159,6 +201,7 @@ class StoreAccess:
                 files=self.files,
                 sealer=self._sealer,
                 limits=self._limits,
+                turn=self._lock,
             )
             self._writer = (manifest, upkeep)
             recover(manifest, self.files)

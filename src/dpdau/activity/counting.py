@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dpdau.activity.masks import PAGE_DAYS, days_mask, page_of
 from dpdau.activity.parallel import sum_over_parts
-from dpdau.activity.runs import Rows
+from dpdau.activity.runs import Rows, starts_of
 
 PageLoader = Callable[[int, int], Rows | None]
 """(part, page) → the net mask rows: `values[0]` holds the active days."""
@@ -62,7 +62,12 @@ def window_keys(pages: Mapping[int, Rows | None], first: int, last: int) -> NDAr
     """
     wanted = range(page_of(first), page_of(last) + 1)
     some = [active_keys(page, pages[page], first, last) for page in wanted]
-    return some[0] if len(some) == 1 else np.unique(np.concatenate(some))
+    if len(some) == 1:
+        return some[0]
+    keys = np.concatenate(some)
+    # A stable sort merges sorted pieces; `np.unique` would hash every key.
+    keys.sort(kind="stable")
+    return keys[starts_of(keys)] if len(keys) else keys
 
 
 def active_keys(page: int, rows: Rows | None, first: int, last: int) -> NDArray[np.uint64]:

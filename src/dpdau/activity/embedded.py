@@ -26,9 +26,11 @@ from numpy.typing import NDArray
 from dpdau import __version__
 from dpdau.activity import held, labels, masks
 from dpdau.activity.access import StoreAccess
+from dpdau.activity.change import StoreLimits
 from dpdau.activity.counting import PageLoader, windowed_counts
 from dpdau.activity.folding import Folding
 from dpdau.activity.growth import growth_counts
+from dpdau.activity.held import HELD
 from dpdau.activity.history import Snapshot
 from dpdau.activity.labels import LABELS
 from dpdau.activity.live import LiveDays
@@ -36,7 +38,6 @@ from dpdau.activity.masks import MASKS
 from dpdau.activity.months import Months
 from dpdau.activity.runs import Rows, find
 from dpdau.activity.store import Applied, StoreStats
-from dpdau.activity.upkeep import StoreLimits
 from dpdau.domain import (
     WINDOW_DAYS_MAX,
     Clock,
@@ -50,6 +51,8 @@ from dpdau.errors import InvalidPlanError, NotFoundError
 
 COUNT_DAYS_MAX: Final = 4096
 """The longest range of days that one call may count."""
+_PATIENCE: Final = 2
+"""How many times its limits what waits may reach before a commit folds it itself."""
 FORGET_MAX: Final = 1_000_000
 """How many pseudonyms one call may forget."""
 
@@ -120,7 +123,9 @@ class EmbeddedStore:
         """
         with self._access.writing() as (manifest, upkeep):
             now = self._clock()
-            upkeep.tend(now)
+            with self._access.folding_unless_busy() as is_free:
+                if is_free:
+                    upkeep.tend(now, patience=_PATIENCE)
             folding = Folding(self._access, manifest, now)
             applied = folding.add(batches)
             if not folding.is_empty:
@@ -131,10 +136,20 @@ class EmbeddedStore:
                 upkeep.commit(change, also, only_adds=True)
             return applied
 
-    def tend(self) -> None:
+    def tend(self) -> bool:
         """Folds and merges what has grown; see `ActivityStore.tend`."""
-        with self._access.writing() as (_manifest, upkeep):
-            upkeep.tend(self._clock())
+        with self._access.folding() as upkeep:
+            is_done = upkeep.tend(self._clock())
+        with self._access.looking() as manifest:
+            counts_soon = bool(manifest.open_months())
+        if counts_soon:
+            # What is new is merged in memory now, so that the next day's numbers need not wait.
+            self._access.read((MASKS, HELD), lambda _state: None)
+        return is_done
+
+    def unless_busy(self, wait_seconds: float) -> contextlib.AbstractContextManager[bool]:
+        """Keeps the writing side for the calls inside; see `ActivityStore.unless_busy`."""
+        return self._access.unless_busy(wait_seconds)
 
     def counts(
         self,
@@ -226,7 +241,7 @@ class EmbeddedStore:
                 f"Expected at most {FORGET_MAX} pseudonyms, found {len(pseudonyms)}."
             )
         keys = np.unique(np.array(list(pseudonyms), dtype=np.uint64))
-        with self._access.writing() as (manifest, upkeep):
+        with self._access.rewriting() as (manifest, upkeep):
             now = self._clock()
             upkeep.tend(now)
             found = self._access.read((MASKS,), lambda state: state.lookup(MASKS, keys))
@@ -303,12 +318,12 @@ class EmbeddedStore:
 
     def purge_before(self, day: dt.date) -> None:
         """Drops all activity before a day, and the labels of months that ended before it."""
-        with self._access.writing() as (_manifest, upkeep):
+        with self._access.rewriting() as (_manifest, upkeep):
             upkeep.purge_before(day, self._clock())
 
     def flush(self) -> None:
         """Finishes every outstanding physical removal; see `ActivityStore.flush`."""
-        with self._access.writing() as (_manifest, upkeep):
+        with self._access.rewriting() as (_manifest, upkeep):
             upkeep.flush(self._clock())
 
     def offset(self, source: str) -> int | None:

@@ -188,6 +188,15 @@ class History:
         self._sealer = sealer
         self._lock = threading.Lock()
         self._deltas: dict[str, _Delta] = {}
+        self._recent: dict[PendingRef, Run] = {}
+
+    def remember(self, ref: PendingRef, run: Run) -> None:
+        """Keeps a small commit in memory until it is asked for, so that it need not be read."""
+        self._recent[ref] = run
+
+    def forget_recent(self) -> None:
+        """Lets go of small commits whose place is about to be taken."""
+        self._recent.clear()
 
     def snapshot(self, tables: Iterable[Table]) -> Snapshot:
         """The newest state, with the deltas of some tables.
@@ -199,15 +208,14 @@ class History:
             with self._manifest.reading():
                 bare = Snapshot.bare(self._files, self._manifest)
                 plans = [(table, *self._plan(table, bare)) for table in tables]
-                payloads = {
-                    ref: self._manifest.payload(ref)
-                    for _table, _known, fresh in plans
+                runs = {
+                    ref: self._recent.pop(ref, {}) or self._read(table, ref)
+                    for table, _known, fresh in plans
                     for ref in fresh
                     if isinstance(ref, PendingRef)
                 }
             deltas = {
-                table.kind: self._extend(table, known, fresh, payloads)
-                for table, known, fresh in plans
+                table.kind: self._extend(table, known, fresh, runs) for table, known, fresh in plans
             }
             return dataclasses.replace(bare, deltas=deltas)
 
@@ -220,6 +228,13 @@ class History:
         """Frees merged commits from memory."""
         with self._lock:
             self._deltas.clear()
+            self._recent.clear()
+
+    def _read(self, table: Table, ref: PendingRef) -> Run:
+        """A small commit out of the manifest."""
+        name = pending_name(ref)
+        payload = self._manifest.payload(ref)
+        return decode(payload, table, self._sealer.for_file(name), name)
 
     def _plan(self, table: Table, bare: Snapshot) -> tuple[_Delta, list[SegmentRef | PendingRef]]:
         """The part of a table's delta that is merged already, and the commits that it lacks."""
@@ -236,16 +251,13 @@ class History:
         table: Table,
         known: _Delta,
         fresh: Sequence[SegmentRef | PendingRef],
-        payloads: Mapping[PendingRef, bytes],
+        runs: Mapping[PendingRef, Run],
     ) -> Run:
         """The delta of a table with fresh commits merged in; keeps it for the next snapshot."""
-        history = []
-        for ref in fresh:
-            if isinstance(ref, SegmentRef):
-                history.append(self._files.run(table, ref.file.name))
-            else:
-                name = pending_name(ref)
-                history.append(decode(payloads[ref], table, self._sealer.for_file(name), name))
+        history = [
+            runs[ref] if isinstance(ref, PendingRef) else self._files.run(table, ref.file.name)
+            for ref in fresh
+        ]
         run = merge_runs(table, known.run, fold_runs(table, history))
         self._deltas[table.kind] = _Delta((*known.seqs, *(ref.seq for ref in fresh)), run)
         return run

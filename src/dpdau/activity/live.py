@@ -42,7 +42,7 @@ class LiveDays:
     def begin(self, day: dt.date) -> None:
         """See `LiveStore.begin`."""
         number = day_number(day)
-        with self._access.writing() as (manifest, upkeep):
+        with self._access.rewriting() as (manifest, upkeep):
             known = _open(manifest, day.isoformat()[:7])
             live = manifest.live.day()
             if live == number:
@@ -110,7 +110,7 @@ class LiveDays:
         is_over = live is not None and live < limit
         if not (over or is_over or self._traces):
             return
-        with self._access.writing() as (manifest, upkeep):
+        with self._access.rewriting() as (manifest, upkeep):
 
             def also() -> None:
                 if is_over:

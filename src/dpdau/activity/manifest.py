@@ -282,9 +282,15 @@ class Manifest:
 
     def drop_pending(self, refs: Iterable[PendingRef]) -> None:
         """Removes small commits."""
-        self._db.executemany(
-            "DELETE FROM pending WHERE kind = ? AND seq = ?", [(one.kind, one.seq) for one in refs]
-        )
+        seqs: dict[str, list[int]] = {}
+        for one in refs:
+            seqs.setdefault(one.kind, []).append(one.seq)
+        # One statement lets the other threads of the process run once, and not for each commit.
+        for kind, some in seqs.items():
+            self._db.execute(
+                "DELETE FROM pending WHERE kind = ? AND seq IN (SELECT value FROM json_each(?))",
+                (kind, json.dumps(some)),
+            )
 
     def batch_applied(self, batch_id: str) -> bool:
         """Whether this batch was applied before."""

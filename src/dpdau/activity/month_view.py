@@ -1,10 +1,6 @@
-"""What an open month counts: its view of the day masks, and the labels its users keep.
-
-# Notation: the frame of a day is a word in which bit 63 is the day and bit 63 - k is k days before.
-"""
+"""What an open month counts: its view of the day masks, and the labels its users keep."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +16,9 @@ from dpdau.activity.labels import (
     months,
     plan_groups,
 )
-from dpdau.activity.masks import MASKS, PAGE_DAYS, adding, days_mask, page_of
+from dpdau.activity.masks import MASKS, days_mask, page_of
 from dpdau.activity.parallel import sum_over_parts
 from dpdau.activity.runs import PARTS, Rows, Run, Table, merge_rows, merge_runs, pick
-
-_ALL_DAYS: Final = 2**PAGE_DAYS - 1
 
 Code = tuple[int, int]
 """(dimension id, value code)."""
@@ -107,24 +101,14 @@ class MonthView:
         ]
         return np.array(rows, dtype=np.int64)
 
-    def _frame(self, part: int, day: int, days: int) -> Rows:
-        """The users with a day among the last `days`; `values[0]` is the frame."""
-        page, back = page_of(day), PAGE_DAYS - 1 - day % PAGE_DAYS
-        here = _shifted(self._page(part, page), np.left_shift, back, _newest(days))
-        if PAGE_DAYS - back >= days:
-            return here
-        ahead = PAGE_DAYS - back
-        before = _shifted(self._page(part, page - 1), np.right_shift, ahead, _newest(days))
-        both = merge_rows(MASKS, before, here)
-        assert both is not None
-        return both
-
     def _newcomers(self, part: int, day: int) -> NDArray[np.uint64]:
         """The sorted users who contribute on a day and did on no fixed day before."""
         month = self._month
+        first = day - (month.lookback_days if day == month.first else 1) + 1
+        pages = {page: self._page(part, page) for page in range(page_of(first), page_of(day) + 1)}
+        keys = window_keys(pages, first, day)
         if day == month.first:
-            return self._frame(part, day, month.lookback_days).key
-        keys = self._frame(part, day, 1).key
+            return keys
         for page in range(page_of(month.start), page_of(day - 1) + 1):
             rows = self._page(part, page)
             if rows is not None:
@@ -195,19 +179,3 @@ def looked_up(
     rows = state.lookup(table, keys, groups=range(group, group + 1)).get(group)
     later = moved.get(table, {}).get(group)
     return merge_rows(table, rows, None if later is None else pick(later, keys))
-
-
-def _shifted(rows: Rows | None, shift: np.ufunc, places: int, kept: np.uint64) -> Rows:
-    """Mask rows moved into a frame, without those that have no day in it."""
-    if rows is None:
-        nothing = np.zeros(0, dtype=np.uint64)
-        return adding(nothing, nothing)
-    words = shift(rows.values[0], np.uint64(places))
-    words &= kept
-    inside = words != 0
-    return adding(rows.key[inside], words[inside])
-
-
-def _newest(days: int) -> np.uint64:
-    """The last `days` days of a frame."""
-    return np.uint64(_ALL_DAYS - (_ALL_DAYS >> days))

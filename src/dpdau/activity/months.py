@@ -59,7 +59,6 @@ class Months:
                 raise InvalidPlanError(
                     f"Expected the days of {month} in order, found {day.isoformat()}."
                 )
-            upkeep.tend(self._clock())
             ids = manifest.dimensions()
             dimensions = [ids[name] for name in known.dimensions if name in ids]
 
@@ -139,7 +138,7 @@ class Months:
     def end(self, month: str) -> None:
         """See `ActivityStore.end_month`."""
         index = parse_month(month)
-        with self._access.writing() as (manifest, upkeep):
+        with self._access.rewriting() as (manifest, upkeep):
             known = manifest.month(index)
             if known is None or known.ended:
                 return

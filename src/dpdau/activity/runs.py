@@ -167,7 +167,7 @@ def merge_rows(table: Table, older: Rows | None, newer: Rows | None) -> Rows | N
         return _merge_few(table, older, newer)
     key = np.concatenate((older.key, newer.key))
     size = key.shape[0]
-    columns = tuple(_append(*pair) for pair in zip(older.values, newer.values, strict=True))
+    columns = tuple(_concatenated(pair) for pair in zip(older.values, newer.values, strict=True))
     # Stable, so of two equal keys the older row comes first; two sorted runs merge in one pass.
     order = np.argsort(key, kind="stable")
     ordered = key[order]
@@ -231,11 +231,11 @@ def _agree(left: NDArray[Any], right: NDArray[Any]) -> bool:
     return is_constant(left) and is_constant(right) and bool(left[0] == right[0])
 
 
-def _append(left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
-    """Two columns as one; stays constant where both are."""
-    if _agree(left, right):
-        return constant(left[0], left.shape[0] + right.shape[0])
-    return np.concatenate((left, right))
+def _concatenated(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Columns as one; stays constant where all are."""
+    if all(_agree(columns[0], one) for one in columns):
+        return constant(columns[0][0], sum(one.shape[0] for one in columns))
+    return np.concatenate(columns)
 
 
 def _gather(column: NDArray[Any], index: slice | NDArray[Any], size: int) -> NDArray[Any]:
@@ -264,13 +264,45 @@ def merge_runs(table: Table, older: Run, newer: Run) -> Run:
 
 
 def fold_runs(table: Table, history: Sequence[Run]) -> Run:
-    """One run with the effect of many, oldest first; halving keeps merges balanced."""
-    if not history:
-        return {}
-    if len(history) == 1:
-        return history[0]
-    middle = len(history) // 2
-    return merge_runs(table, fold_runs(table, history[:middle]), fold_runs(table, history[middle:]))
+    """One run with the effect of many, oldest first."""
+    groups = dict.fromkeys(group for run in history for group in run)
+    return {
+        group: _merge_all(table, [run[group] for run in history if group in run])
+        for group in groups
+    }
+
+
+def _merge_all(table: Table, history: Sequence[Rows]) -> Rows:
+    """The rows with the effect of many, oldest first, in few passes over all of them.
+
+    Each call into numpy lets other threads run; merging two by two would make thousands.
+    """
+    if len(history) <= 2:
+        merged = merge_rows(table, None, history[0])
+        for rows in history[1:]:
+            merged = merge_rows(table, merged, rows)
+        assert merged is not None
+        return merged
+    key = np.concatenate([rows.key for rows in history])
+    columns = [_concatenated(some) for some in zip(*(rows.values for rows in history), strict=True)]
+    # Stable, so the rows of one key stay in order, oldest first.
+    order = np.argsort(key, kind="stable")
+    key = key[order]
+    begin = starts_of(key)
+    times = np.diff(begin, append=key.shape[0])
+    values = tuple(_gather(column, order[begin], begin.shape[0]) for column in columns)
+    place, rank = np.flatnonzero(times > 1), 1
+    while place.shape[0]:
+        later = order[begin[place] + rank]
+        both = table.combine(
+            tuple(column[place] for column in values), tuple(column[later] for column in columns)
+        )
+        values = tuple(
+            _with(column, place, combined) for column, combined in zip(values, both, strict=True)
+        )
+        rank += 1
+        place = place[times[place] > rank]
+    return Rows(key[begin], values)
 
 
 def map_rows(run: Iterable[tuple[int, Rows]], change: Callable[[int, Rows], Rows]) -> Run:

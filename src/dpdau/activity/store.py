@@ -6,6 +6,7 @@ prefix of every stream; `tests/contracts/test_activity_store.py` holds them to i
 
 import datetime as dt
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -151,8 +152,17 @@ class ActivityStore(Protocol):
             StoreUnavailableError: Nothing of any batch was applied; retry.
         """
 
-    def tend(self) -> None:
-        """Does the upkeep that is due, which the next `apply` would otherwise do before it."""
+    def tend(self) -> bool:
+        """Does some of the upkeep that is due; True where none is left.
+
+        Where it is long overdue, `apply` does it by itself.
+        """
+
+    def unless_busy(self, wait_seconds: float) -> AbstractContextManager[bool]:
+        """Keeps the writing side for the calls of this thread inside.
+
+        Gives False, and keeps nothing, where a call inside would wait longer for another one.
+        """
 
     def counts(
         self,

@@ -9,13 +9,14 @@ import contextlib
 import datetime as dt
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from contextlib import AbstractContextManager
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpdau.activity import leftovers
+from dpdau.activity.change import Change, StoreLimits, Waiting
 from dpdau.activity.held import HELD, PlanMonth, tombstones
 from dpdau.activity.history import History, Snapshot, pending_name
 from dpdau.activity.labels import LABELS, month_index, plan_groups
@@ -29,7 +30,6 @@ from dpdau.activity.runs import (
     find,
     map_rows,
     merge_rows,
-    merge_runs,
     part_run,
     part_slice,
     row_count,
@@ -37,7 +37,7 @@ from dpdau.activity.runs import (
 )
 from dpdau.activity.sealing import Sealer
 from dpdau.activity.seen import EVENT_ID_RETENTION_DAYS, SEEN, oldest_week
-from dpdau.activity.segments import SegmentFile, SegmentFiles, encode
+from dpdau.activity.segments import SegmentFiles, encode
 from dpdau.activity.stale import (
     RowChange,
     Stale,
@@ -57,59 +57,17 @@ _GROWTH: Final = 2
 """A merge takes an older file along when it is at most this many times what is merged so far."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoreLimits:
-    """When the store folds and merges, and how much memory it may use. Performance only.
-
-    Attributes:
-        direct_rows_min: A commit with this many rows becomes a file at once.
-        pending_rows_max: Rows that may wait uncut; more are cut by key into files.
-        pending_commits_max: Small commits that may wait in the manifest.
-        loose_files_max: Uncut files that may wait.
-        part_rows_min: Fewer waiting rows than this are folded inside the manifest.
-        part_files_max: Files of one part and table; more are merged.
-        cache_bytes_max: Memory for columns that queries read again.
-        lock_wait_seconds: How long a writer waits for another one.
-    """
-
-    direct_rows_min: int = 16_384
-    pending_rows_max: int = 1 << 20
-    pending_commits_max: int = 512
-    loose_files_max: int = 16
-    part_rows_min: int = 32_768
-    part_files_max: int = 8
-    cache_bytes_max: int = 512 << 20
-    lock_wait_seconds: float = 2.0
-
-
-@dataclass(slots=True)
-class Change:
-    """What one transaction adds to the store and what it replaces."""
-
-    runs: dict[Table, Run] = field(default_factory=dict)
-    files: list[tuple[Table, int, int | None, SegmentFile]] = field(default_factory=list)
-    old_files: list[SegmentRef] = field(default_factory=list)
-    old_pending: list[PendingRef] = field(default_factory=list)
-
-    def add_run(self, table: Table, run: Run) -> None:
-        """Adds a small commit, after what the change holds already of the same table."""
-        self.runs[table] = merge_runs(table, self.runs.get(table, {}), run)
-
-
-class _Waiting(NamedTuple):
-    """What of a table is not yet cut by key: small commits, files, and the rows in both."""
-
-    commits: int
-    files: int
-    rows: int
-
-    def plus(self, other: "_Waiting") -> "_Waiting":
-        """Both together."""
-        return _Waiting(*map(sum, zip(self, other, strict=True)))
-
-
 class Upkeep:
-    """Changes the store; the caller holds the writer's lock."""
+    """Changes the store; the caller holds the writer's lock, or for `tend` the right to fold.
+
+    Args:
+        manifest: The writing side of the manifest.
+        history: What is read.
+        files: The files.
+        sealer: Seals small commits.
+        limits: When to fold and merge.
+        turn: Held while the manifest is used: others may add while `tend` reads and writes files.
+    """
 
     def __init__(
         self,
@@ -119,14 +77,16 @@ class Upkeep:
         files: SegmentFiles,
         sealer: Sealer,
         limits: StoreLimits,
+        turn: AbstractContextManager[object],
     ) -> None:
+        self._turn = turn
         self._manifest = manifest
         self._history = history
         self._files = files
         self._sealer = sealer
         self._limits = limits
         self._pruned_on: dt.date | None = None
-        self._waiting: dict[str, _Waiting] | None = None
+        self._waiting: dict[str, Waiting] | None = None
 
     def commit(
         self,
@@ -148,27 +108,42 @@ class Upkeep:
         try:
             if change.files:
                 self._files.sync()
-            with self._manifest.writing(only_adds=only_adds):
-                seq = self._manifest.take_seq()
-                self._manifest.drop_segments(ref.file.name for ref in change.old_files)
-                self._manifest.drop_pending(change.old_pending)
-                for table, part, old_seq, file in change.files:
-                    kept = seq if old_seq is None else old_seq
-                    self._manifest.add_segment(SegmentRef(table.kind, part, kept, file))
-                for table, run in change.runs.items():
-                    self._manifest.add_pending(*self._pending(table, seq, run))
-                if also is not None:
-                    also()
+            with self._turn:
+                self._store(change, also, only_adds=only_adds)
+                self._note(change)
         except BaseException:
             self.discard(change)
             raise
-        self._note(change)
         self._files.remove(ref.file.name for ref in change.old_files)
+
+    def _store(self, change: Change, also: Callable[[], None] | None, *, only_adds: bool) -> None:
+        """Names what is new, and drops what it replaces, in one transaction."""
+        if change.place is not None:
+            self._history.forget_recent()
+        with self._manifest.writing(only_adds=only_adds):
+            seq = self._manifest.take_seq()
+            self._manifest.drop_segments(ref.file.name for ref in change.old_files)
+            self._manifest.drop_pending(change.old_pending)
+            for table, part, old_seq, file in change.files:
+                kept = seq if old_seq is None else old_seq
+                self._manifest.add_segment(SegmentRef(table.kind, part, kept, file))
+            place = seq if change.place is None else change.place
+            rows = [self._pending(table, place, run) for table, run in change.runs.items()]
+            for row in rows:
+                self._manifest.add_pending(*row)
+            if also is not None:
+                also()
+        self._remember(rows, change)
+
+    def _remember(self, rows: Sequence[tuple[PendingRef, bytes]], change: Change) -> None:
+        """Spares the next reader to read what was just stored."""
+        for (ref, _payload), run in zip(rows, change.runs.values(), strict=True):
+            self._history.remember(ref, run)
 
     def discard(self, change: Change) -> None:
         """Deletes the new files of a change that was not committed."""
         # Where the manifest cannot be asked, the files stay for the next start to delete.
-        with contextlib.suppress(sqlite3.Error, OSError):
+        with contextlib.suppress(sqlite3.Error, OSError), self._turn:
             named = {ref.file.name for ref in self._manifest.segments()}
             self._files.remove({file.name for *_, file in change.files} - named)
 
@@ -190,38 +165,51 @@ class Upkeep:
         elif rows:
             change.add_run(table, run)
 
-    def tend(self, now: dt.datetime) -> None:
-        """Folds and merges what has grown over its limit, a bounded amount of work at a time."""
-        if self._waiting is None or any(self._is_due(one) for one in self._waiting.values()):
-            self._waiting = self._tend_tables(now)
-        if self._pruned_on != now.date():
-            self._prune(now)
+    def tend(self, now: dt.datetime, *, patience: int = 1) -> bool:
+        """Folds and merges what has grown over its limit, a bounded amount of work at a time.
 
-    def _tend_tables(self, now: dt.datetime) -> "dict[str, _Waiting] | None":
-        """What waits afterwards; None where some parts still have too many files."""
-        snapshot = Snapshot.bare(self._files, self._manifest)
-        waiting, is_done = {}, True
+        Args:
+            now: What time it is.
+            patience: How many times its limit something may reach.
+
+        Returns:
+            Whether nothing is left that is due.
+        """
+        known = self._waiting
+        if known is None or any(self._is_due(one, patience) for one in known.values()):
+            self._tend_tables(now, patience)
+        if self._pruned_on is None or (now.date() - self._pruned_on).days >= patience:
+            self._prune(now)
+        return self._waiting is not None
+
+    def _tend_tables(self, now: dt.datetime, patience: int) -> None:
+        """Folds and merges; then knows what waits, unless some parts still have too many files."""
         for table in TABLES:
-            if self._is_due(_waiting_in(snapshot, table)):
+            if self._is_due(_waiting_in(self._bare(), table), patience):
                 self._fold(table, now)
-                snapshot = Snapshot.bare(self._files, self._manifest)
-            allowed = self._limits.part_files_max
-            while len(longest := _longest_part(snapshot, table)) > allowed:
+            allowed = patience * self._limits.part_files_max
+            while len(longest := _longest_part(self._bare(), table)) > allowed:
                 self._merge(table, longest, now)
-                snapshot = Snapshot.bare(self._files, self._manifest)
                 # The other parts wait for later calls, unless they are far over the limit.
                 allowed = 2 * self._limits.part_files_max
-            waiting[table.kind] = _waiting_in(snapshot, table)
-            is_done &= len(_longest_part(snapshot, table)) <= self._limits.part_files_max
-        return waiting if is_done else None
+        with self._turn:
+            snapshot = self._bare()
+            most = max(len(_longest_part(snapshot, table)) for table in TABLES)
+            if most <= self._limits.part_files_max:
+                self._waiting = {table.kind: _waiting_in(snapshot, table) for table in TABLES}
 
-    def _is_due(self, waiting: "_Waiting") -> bool:
-        """Whether what waits of a table is over a limit."""
+    def _bare(self) -> Snapshot:
+        """The newest state, without deltas."""
+        with self._turn:
+            return Snapshot.bare(self._files, self._manifest)
+
+    def _is_due(self, waiting: "Waiting", patience: int) -> bool:
+        """Whether what waits of a table is over so many times a limit."""
         limits = self._limits
         return (
-            waiting.commits > limits.pending_commits_max
-            or waiting.files > limits.loose_files_max
-            or waiting.rows > limits.pending_rows_max
+            waiting.commits > patience * limits.pending_commits_max
+            or waiting.files > patience * limits.loose_files_max
+            or waiting.rows > patience * limits.pending_rows_max
         )
 
     def _note(self, change: Change) -> None:
@@ -231,9 +219,9 @@ class Upkeep:
             self._waiting = None
         elif waiting is not None:
             for table, run in change.runs.items():
-                waiting[table.kind] = waiting[table.kind].plus(_Waiting(1, 0, row_count(run)))
+                waiting[table.kind] = waiting[table.kind].plus(Waiting(1, 0, row_count(run)))
             for table, _part, _seq, file in change.files:
-                waiting[table.kind] = waiting[table.kind].plus(_Waiting(0, 1, file.rows))
+                waiting[table.kind] = waiting[table.kind].plus(Waiting(0, 1, file.rows))
 
     def forget(self, keys: NDArray[np.uint64], now: dt.datetime, also: Callable[[], None]) -> None:
         """Rewrites every file with a row of one of some sorted unique pseudonyms.
@@ -348,6 +336,9 @@ class Upkeep:
         with self.changing() as change:
             snapshot = self._history.snapshot((table,))
             self._refold(change, snapshot, table, (_keep, now))
+            # What others add meanwhile is newer. The rows are the same, so their place may be.
+            seqs = [ref.seq for ref in change.old_files] + [ref.seq for ref in change.old_pending]
+            change.place = max(seqs, default=None)
         self.commit(change)
 
     def _refold(
@@ -415,11 +406,11 @@ class Upkeep:
     def _prune(self, now: dt.datetime) -> None:
         """Forgets batch ids and whole files of event ids that are older than the retention."""
         oldest = oldest_week(now)
+        with self._turn:
+            known = self._manifest.segments()
         change = Change(
             old_files=[
-                ref
-                for ref in self._manifest.segments()
-                if ref.kind == SEEN.kind and ref.file.group_max < oldest
+                ref for ref in known if ref.kind == SEEN.kind and ref.file.group_max < oldest
             ]
         )
         before = now.date() - dt.timedelta(days=EVENT_ID_RETENTION_DAYS)
@@ -446,6 +437,7 @@ class Upkeep:
             seq = self._manifest.last_seq() + 1
             rows = [self._pending(table, seq, run) for table, run in change.runs.items()]
             self._manifest.append(rows)
+            self._remember(rows, change)
             self._note(change)
 
     def _pending(self, table: Table, seq: int, run: Run) -> tuple[PendingRef, bytes]:
@@ -457,11 +449,11 @@ class Upkeep:
         return ref, bytes(payload)
 
 
-def _waiting_in(snapshot: Snapshot, table: Table) -> _Waiting:
+def _waiting_in(snapshot: Snapshot, table: Table) -> Waiting:
     """What of a table waits in one state of the store."""
     small, loose = snapshot.small(table), snapshot.loose(table)
     rows = sum(ref.rows for ref in small) + sum(ref.file.rows for ref in loose)
-    return _Waiting(len(small), len(loose), rows)
+    return Waiting(len(small), len(loose), rows)
 
 
 def _longest_part(snapshot: Snapshot, table: Table) -> Sequence[SegmentRef]:

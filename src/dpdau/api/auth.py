@@ -61,13 +61,13 @@ class Rate:
     reset_seconds: int
     exceeded: bool
 
-    def headers(self) -> dict[str, str]:
-        """The `RateLimit-*` headers."""
-        return {
-            "RateLimit-Limit": str(self.limit),
-            "RateLimit-Remaining": str(self.remaining),
-            "RateLimit-Reset": str(self.reset_seconds),
-        }
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The `RateLimit-*` headers as they are sent."""
+        return (
+            (b"ratelimit-limit", b"%d" % self.limit),
+            (b"ratelimit-remaining", b"%d" % self.remaining),
+            (b"ratelimit-reset", b"%d" % self.reset_seconds),
+        )
 
     def require(self) -> None:
         """Refuses the request where the window is used up.
@@ -194,7 +194,11 @@ class Gate:
         if known is not None and self._clock() < known[1]:
             return known[0]
         asked = self._clock()
-        caller = await run_in_threadpool(self._app.authenticate, key)
+        if known is not None and self._app.is_quick:
+            # One that was valid is looked up here: a thread would wait for this one.
+            caller = self._app.authenticate(key)
+        else:
+            caller = await run_in_threadpool(self._app.authenticate, key)
         if len(self._known) >= KNOWN_KEYS_MAX:
             self._known.clear()
         self._known[digest] = (caller, asked + KNOWN_SECONDS)

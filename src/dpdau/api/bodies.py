@@ -6,15 +6,13 @@ text before the key is looked at.
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Final, Self, TypeVar
 
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 from dpdau.api.problems import RETRY_AFTER_SECONDS
 from dpdau.errors import (
@@ -30,6 +28,8 @@ _F = TypeVar("_F")
 
 BODY_BYTES_MAX: Final = 32 << 20
 BODY_SECONDS_MAX: Final = 60.0
+WHOLE_SCOPE_KEY: Final = "dpdau.whole"
+"""Set on a request whose body has arrived as a whole before anybody asked for it."""
 HELD_BYTES_MAX: Final = 128 << 20
 """Bytes of all bodies at once; decoded they take a few times as much."""
 _CHUNK_BYTES: Final = 1 << 20
@@ -67,9 +67,20 @@ class BodyReader:
         """The size that a body may have, as sent and decompressed."""
         return self._bytes_max
 
-    @asynccontextmanager
-    async def body(self, headers: Headers, receive: Receive) -> AsyncIterator[bytes]:
-        """The body of a request, decompressed, for as long as it is held.
+    def holding(self) -> "Hold":
+        """What one request holds of the room for bodies, for the time of a `with`."""
+        return Hold(self)
+
+    async def read(
+        self, scope: Scope, headers: Mapping[str, str], receive: Receive, hold: "Hold"
+    ) -> bytes:
+        """The body of a request, decompressed.
+
+        Args:
+            scope: Its connection.
+            headers: Its headers, by names in lower case.
+            receive: Where the body comes from.
+            hold: What it takes of the room for bodies.
 
         Raises:
             UnsupportedMediaError: The content encoding is not read.
@@ -82,20 +93,20 @@ class BodyReader:
         codec = _CODECS.get(encoding)
         if codec is None and encoding not in ("", "identity"):
             raise UnsupportedMediaError("Expected Content-Encoding gzip, zstd or identity.")
-        hold = _Hold(self)
-        try:
+        if scope.get(WHOLE_SCOPE_KEY):
+            # Nothing to wait for, and a time-out costs as much as all the rest of this.
+            body = await self._receive(headers, receive, hold)
+        else:
             try:
                 async with asyncio.timeout(BODY_SECONDS_MAX):
                     body = await self._receive(headers, receive, hold)
             except TimeoutError:
                 raise HTTPException(408) from None
-            if codec is not None:
-                body = await run_in_threadpool(decompress, body, codec, self._bytes_max, hold.cover)
-            yield body
-        finally:
-            hold.end()
+        if codec is None:
+            return body
+        return await run_in_threadpool(decompress, body, codec, self._bytes_max, hold.cover)
 
-    async def _receive(self, headers: Headers, receive: Receive, hold: "_Hold") -> bytes:
+    async def _receive(self, headers: Mapping[str, str], receive: Receive, hold: "Hold") -> bytes:
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._bytes_max:
             raise self._too_large()
@@ -134,23 +145,26 @@ class BodyReader:
             self._held += more
 
 
-class _Hold:
-    """What one request holds."""
+class Hold:
+    """What one request holds, until the end of its `with`."""
+
+    __slots__ = ("_bytes", "_reader")
 
     def __init__(self, reader: BodyReader) -> None:
         self._reader = reader
         self._bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.hold(-self._bytes)
 
     def cover(self, size: int) -> None:
         """Holds at least that much."""
         if size > self._bytes:
             self._reader.hold(size - self._bytes)
             self._bytes = size
-
-    def end(self) -> None:
-        """Gives everything back."""
-        self._reader.hold(-self._bytes)
-        self._bytes = 0
 
 
 def decompress(
@@ -180,7 +194,7 @@ def decompress(
     return bytes(out)
 
 
-def form_of(headers: Headers, forms: Mapping[str, _F]) -> _F:
+def form_of(headers: Mapping[str, str], forms: Mapping[str, _F]) -> _F:
     """The form of a body by its content type.
 
     Raises:
@@ -194,6 +208,6 @@ def form_of(headers: Headers, forms: Mapping[str, _F]) -> _F:
         ) from None
 
 
-def media_type_of(headers: Headers) -> str:
+def media_type_of(headers: Mapping[str, str]) -> str:
     """The media type of a body in lower case, without parameters; empty if none is given."""
     return headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -148,6 +148,11 @@ def install(api: FastAPI, refusals: Refusals) -> None:
         assert isinstance(error, HTTPException)
         return refusals.of_http(error)
 
+    async def on_bug(request: Request, error: Exception) -> Problem:
+        # The framework raises it again, for the outermost layer to log.
+        return internal_problem()
+
+    api.add_exception_handler(Exception, on_bug)
     api.add_exception_handler(DpdauError, on_error)
     api.add_exception_handler(RequestValidationError, on_invalid)
     api.add_exception_handler(HTTPException, on_http)

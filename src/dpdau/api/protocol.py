@@ -5,10 +5,11 @@ at, and in time that grows with the square of the size.
 """
 
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from dpdau.api.bodies import WHOLE_SCOPE_KEY
 from dpdau.api.problems import PROBLEM_MEDIA_TYPE, problem_of_status
 from dpdau.api.traffic import ANSWER_HEADERS
 from dpdau.telemetry import log
@@ -54,6 +55,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is whole."""
         self._unread_bytes = 0
+        if self.cycle is not None:
+            cast(dict[str, Any], self.cycle.scope)[WHOLE_SCOPE_KEY] = True
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:

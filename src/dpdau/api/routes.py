@@ -17,6 +17,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from pydantic_core import from_json
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from dpdau import __version__
@@ -85,8 +86,8 @@ async def plan_body(request: Request) -> bytes:
     """The body of a plan request, read before the query is looked at."""
     form_of(request.headers, PLAN_FORMS)
     bodies: BodyReader = request.app.state.bodies
-    async with bodies.body(request.headers, request.receive) as body:
-        return body
+    with bodies.holding() as hold:
+        return await bodies.read(request.scope, request.headers, request.receive, hold)
 
 
 BudgetName = Literal["dau", "wau", "mau", "plan", "live"]
@@ -122,11 +123,11 @@ def get_erasure(erasure_id: str, app: Product) -> Response:
     summary="Distinct users active on a day: one release.",
     **guarded(Scope.RELEASE, *_RELEASE_STATUSES),
 )
-def get_dau(
+async def get_dau(
     request: Request, day: Day, query: Annotated[ReleaseQuery, Query()], app: Product
 ) -> Response:
     """The stored number at no cost, or a new one with its charge."""
-    return _release(request, app, Metric.DAU, day, query)
+    return await _release(request, app, Metric.DAU, day, query)
 
 
 @router.get(
@@ -135,9 +136,11 @@ def get_dau(
     summary="Distinct users active in the 7 days that end at a day: one release.",
     **guarded(Scope.RELEASE, *_RELEASE_STATUSES),
 )
-def get_wau(request: Request, query: Annotated[WindowQuery, Query()], app: Product) -> Response:
+async def get_wau(
+    request: Request, query: Annotated[WindowQuery, Query()], app: Product
+) -> Response:
     """The stored number at no cost, or a new one with its charge."""
-    return _release(request, app, Metric.WAU, query.end, query)
+    return await _release(request, app, Metric.WAU, query.end, query)
 
 
 @router.get(
@@ -146,22 +149,24 @@ def get_wau(request: Request, query: Annotated[WindowQuery, Query()], app: Produ
     summary="Distinct users active in the window that ends at a day: one release.",
     **guarded(Scope.RELEASE, *_RELEASE_STATUSES),
 )
-def get_mau(request: Request, query: Annotated[WindowQuery, Query()], app: Product) -> Response:
+async def get_mau(
+    request: Request, query: Annotated[WindowQuery, Query()], app: Product
+) -> Response:
     """The stored number at no cost, or a new one with its charge."""
-    return _release(request, app, Metric.MAU, query.end, query)
+    return await _release(request, app, Metric.MAU, query.end, query)
 
 
-def _release(
+async def _release(
     request: Request, app: App, metric: Metric, day: dt.date, query: ReleaseQuery
 ) -> Response:
     """The shared body of the three routes."""
-    answer = app.release(
-        metric,
-        day,
-        window_days=query.window,
-        segment=_segment(app, query.segment),
-        fresh=query.fresh,
-    )
+    segment, window = _segment(app, query.segment), query.window
+    # What is stored is read here: in a thread it would wait for this one again and again.
+    answer = None if query.fresh else app.stored(metric, day, window_days=window, segment=segment)
+    if answer is None:
+        answer = await run_in_threadpool(
+            app.release, metric, day, window_days=window, segment=segment, fresh=query.fresh
+        )
     return JSONResponse(_shown(request, answer))
 
 

@@ -13,15 +13,11 @@ from functools import partial
 from http import HTTPStatus
 from typing import Final
 
-from prometheus_client import Gauge
-from prometheus_fastapi_instrumentator import Instrumentator
-from prometheus_fastapi_instrumentator import metrics as instruments
-from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from prometheus_client import Counter, Gauge, Histogram
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dpdau.api.auth import TRAFFIC_SCOPE_KEY, RateLimiter, Traffic, limiter_of
-from dpdau.api.ingest import Counting
 from dpdau.api.problems import INTERNAL_CODE, internal_problem, problem_of
 from dpdau.errors import RateLimitedError
 from dpdau.telemetry import Metrics, log, log_line
@@ -41,14 +37,9 @@ ANSWER_HEADERS: Final = {
 _LOG = log("api")
 
 
-def _encoded(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
-    """Headers as they are sent."""
-    return tuple(
-        (name.lower().encode("ascii"), value.encode("ascii")) for name, value in headers.items()
-    )
-
-
-_ANSWER_HEADERS: Final = _encoded(ANSWER_HEADERS)
+_ANSWER_HEADERS: Final = tuple(
+    (name.lower().encode("ascii"), value.encode("ascii")) for name, value in ANSWER_HEADERS.items()
+)
 
 
 class LatencyWindow:
@@ -80,17 +71,13 @@ class TrafficMiddleware:
     """The outermost layer of the service: nothing that fails inside reaches the server's log."""
 
     def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        limiters: Mapping[str, RateLimiter],
-        latency: LatencyWindow,
-        metrics: Metrics,
+        self, app: ASGIApp, *, limiters: Mapping[str, RateLimiter], metrics: Metrics
     ) -> None:
         self._app = app
         self._limiters = limiters
-        self._latency = latency
         self._metrics = metrics
+        self._latency = LatencyWindow(metrics)
+        self._counts = RequestCounts(metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request; a websocket is closed by the layer below."""
@@ -99,16 +86,18 @@ class TrafficMiddleware:
             return
         traffic = scope[TRAFFIC_SCOPE_KEY] = Traffic()
         status = 0
+        started = time.perf_counter()
+        answered: float | None = None
 
         async def send_noted(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answered
             if message["type"] == "http.response.start":
-                status = message["status"]
-                added = _encoded(traffic.rate.headers()) if traffic.rate is not None else ()
-                message["headers"] = [*message["headers"], *_ANSWER_HEADERS, *added]
+                status, answered = message["status"], time.perf_counter()
+                rate = traffic.rate
+                message["headers"] += _ANSWER_HEADERS
+                message["headers"] += rate.headers() if rate is not None else ()
             await send(message)
 
-        started = time.perf_counter()
         try:
             await self._limited(scope, receive, send_noted)
         except ClientDisconnect:
@@ -119,12 +108,15 @@ class TrafficMiddleware:
             if status == 0:
                 await internal_problem()(scope, receive, send_noted)
         finally:
-            milliseconds = (time.perf_counter() - started) * 1000
-            if route_of(scope) != STREAM_PATH:
+            now = time.perf_counter()
+            method, route = scope["method"], route_of(scope)
+            self._counts.add(method, status, route, (answered or now) - started)
+            milliseconds = (now - started) * 1000
+            if route != STREAM_PATH:
                 self._latency.add(milliseconds)
             facts = {
-                "method": scope["method"],
-                "route": route_of(scope),
+                "method": method,
+                "route": route,
                 "status": status,
                 "duration_ms": round(milliseconds, 3),
                 "caller": traffic.caller,
@@ -153,47 +145,38 @@ def route_of(scope: Scope) -> str:
     return "none" if path is None else str(path)
 
 
-def instrument(api: Starlette, *, metrics: Metrics) -> Counting:
-    """Counts requests by route and status, and latencies; gives the way to count one by hand.
+class RequestCounts:
+    """Requests by route and status, and the time to the start of each answer.
 
-    The sizes of requests and answers are left out: their sums follow the number of events.
+    The sizes of requests and answers are not counted: their sums follow the number of events.
     """
-    counting = Instrumentator(should_group_status_codes=False, registry=metrics.registry)
-    by_status = instruments.requests(registry=metrics.registry)
-    latency = instruments.latency(
-        should_include_status=False,
-        should_exclude_streaming_duration=True,
-        buckets=_LATENCY_BUCKETS_SECONDS,
-        registry=metrics.registry,
-    )
-    assert by_status is not None and latency is not None, "the registry is this service's own"
-    counting.add(by_status, latency)
-    counting.instrument(api)
 
-    def count(method: str, route: str, status: int, seconds: float) -> None:
-        info = instruments.Info(
-            request=Request({"type": "http"}),
-            response=None,
-            method=method,
-            modified_handler=route,
-            modified_status=str(status),
-            modified_duration=seconds,
-            modified_duration_without_streaming=seconds,
+    def __init__(self, metrics: Metrics) -> None:
+        self._requests = Counter(
+            "http_requests_total",
+            "Requests by method, status and route.",
+            ["method", "status", "handler"],
+            registry=metrics.registry,
         )
-        by_status(info)
-        latency(info)
+        self._seconds = Histogram(
+            "http_request_duration_seconds",
+            "Time to the start of the answer, in seconds.",
+            ["method", "handler"],
+            buckets=_LATENCY_BUCKETS_SECONDS,
+            registry=metrics.registry,
+        )
+        self._known: dict[tuple[str, int, str], tuple[Counter, Histogram]] = {}
 
-    return count
-
-
-def install(api: Starlette, *, limiters: Mapping[str, RateLimiter], metrics: Metrics) -> None:
-    """Wraps a service in the outermost layer."""
-    api.add_middleware(
-        TrafficMiddleware,
-        limiters=limiters,
-        latency=LatencyWindow(metrics),
-        metrics=metrics,
-    )
+    def add(self, method: str, status: int, route: str, seconds: float) -> None:
+        """Counts one request."""
+        known = self._known.get((method, status, route))
+        if known is None:
+            known = self._known[method, status, route] = (
+                self._requests.labels(method, str(status), route),
+                self._seconds.labels(method, route),
+            )
+        known[0].inc()
+        known[1].observe(seconds)
 
 
 def _place_of(error: Exception) -> dict[str, object]:

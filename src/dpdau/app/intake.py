@@ -1,15 +1,15 @@
 """Events as the verbs see them: read under this deployment's rules, pseudonymous, stored."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
 from dpdau.activity.store import ActivityStore
 from dpdau.app.keys import Keys
-from dpdau.app.wiring import ingest_rules
+from dpdau.app.rules import ingest_rules
 from dpdau.ingest.batch import IngestReport
 from dpdau.ingest.bodies import decode_body
-from dpdau.ingest.commit import GroupCommit
+from dpdau.ingest.commit import GroupCommit, Request
 from dpdau.ingest.decoded import DecodedTable, TableForm
 from dpdau.ingest.event import Decoded, Form, Rules
 from dpdau.release import Calendar
@@ -77,6 +77,10 @@ class Intake:
     ) -> Future[IngestReport]:
         """Has events written; the report comes once they are durable; see `GroupCommit.submit`."""
         return self._commits.submit(decoded, batch_id=batch_id, offsets=offsets)
+
+    def submit_here(self, requests: Sequence[Request]) -> None:
+        """Has requests written, here where it can; see `GroupCommit.submit_here`."""
+        self._commits.submit_here(requests)
 
     def alone(self, work: Callable[[], _Answer]) -> _Answer:
         """Does other work on the store, when all events that were taken before are written."""

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpdau import plan as promises
-from dpdau.accounting.budget import Budget
 from dpdau.activity.store import ActivityStore
+from dpdau.app.answers import Answers, budget_name, grantable
 from dpdau.app.callers import identify
 from dpdau.app.erasures import Erasures
 from dpdau.app.growth import Growth
@@ -18,6 +18,7 @@ from dpdau.app.intake import Intake
 from dpdau.app.keys import Keys, hold
 from dpdau.app.live import Live
 from dpdau.app.months import Months
+from dpdau.app.retention import Retention
 from dpdau.app.singles import Singles
 from dpdau.app.wiring import (
     StrategyShelf,
@@ -91,7 +92,6 @@ class App:
         self._store = store
         self._held = held
         self._unsafe_debug = unsafe_debug
-        self._purged_on: dt.date | None = None
         self._opening = opening and settings.RELEASE_POLICY == "plan"
         self._terms = checked_terms(settings)
         self.calendar = Calendar(
@@ -102,11 +102,17 @@ class App:
             splits=keys.splits,
         )
         self.keys = keys
+        self._retention = Retention(store, self.calendar, settings.RETENTION_DAYS)
         self.intake = Intake(
-            settings, store=store, keys=keys, calendar=self.calendar, before=self._purge_if_due
+            settings,
+            store=store,
+            keys=keys,
+            calendar=self.calendar,
+            before=self._retention.purge_if_due,
         )
         self.attach(self.intake)
         self._statements = Statements(ledger, report_terms(settings), reported=reported)
+        self._answers = Answers(self._statements, self._terms, metrics)
         self._strategies = strategies
         self._singles = Singles(
             Releaser(
@@ -219,7 +225,7 @@ class App:
             )
             keys.tend()
             if serve_at:
-                app._purge_if_due()
+                app._retention.purge_if_due()
             return app
         except BaseException:
             _close_all(held)
@@ -265,15 +271,32 @@ class App:
             release, replayed = self._months.answer(asked)
         else:
             release, replayed = self._singles.answer(asked, fresh=fresh)
-        block = self._statements.block(self._budget_of(release))
-        if self.metrics is not None:
-            self.metrics.released(metric, block, replayed=replayed)
         exact = None
         if self._unsafe_debug:
             windows = {metric: asked.window.days}
             table = self.exact(windows, day, day, segment=segment, reason="unsafe-debug")
             exact = int(table[metric][0])
-        return Answer(release, replayed=replayed, budget=block, exact_value=exact)
+        return self._answers.of(release, replayed=replayed, exact=exact)
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether what is stored is read in milliseconds, so that an event loop may do it."""
+        return self._statements.is_quick
+
+    def stored(
+        self,
+        metric: Metric,
+        day: dt.date,
+        *,
+        window_days: int | None = None,
+        segment: Segment | None = None,
+    ) -> Answer | None:
+        """What `release` answers where it `is_quick` and the number is stored, or None."""
+        if self._unsafe_debug or not self.is_quick:
+            return None
+        asked = self._question(metric, day, window_days, segment)
+        known = self.ledger.find_release(metric, asked.window, segment)
+        return None if known is None else self._answers.of(known, replayed=True)
 
     def growth(
         self, day: dt.date, *, window_days: int | None = None, fresh: bool = False
@@ -295,7 +318,7 @@ class App:
         blocks: dict[str, BudgetBlock] = {}
         answers = []
         for release in self._months.series(metrics, first, last, segment, view):
-            budget = self._budget_of(release)
+            budget = self._answers.budget_of(release)
             if budget.budget_id not in blocks:
                 blocks[budget.budget_id] = self._statements.block(budget)
             answers.append(Answer(release, replayed=True, budget=blocks[budget.budget_id]))
@@ -329,7 +352,7 @@ class App:
             try:
                 days = self._months.take_due(opening=self._opening)
             finally:
-                self._purge_if_due()
+                self._retention.purge_if_due()
                 self.keys.tend()
         return released + days
 
@@ -343,7 +366,7 @@ class App:
         period = month_of(day or self.calendar.today())
         if metric == promises.LIVE:
             return self.live.budget(period)
-        return self._statements.block(promises.budget(_budget_name(metric), period, self._terms))
+        return self._statements.block(promises.budget(budget_name(metric), period, self._terms))
 
     def erase(self, user_id: str) -> ErasureReceipt:
         """See `Verbs.erase`."""
@@ -407,12 +430,8 @@ class App:
 
     def grant(self, metric: str, day: dt.date, *, reason: str) -> BudgetBlock:
         """Grants the month of a day one more allowance; what was spent stays visible."""
-        if metric in (promises.PLAN, promises.LIVE):
-            raise InvalidPlanError(
-                "Expected a metric: a month has one plan, and a grant would buy nothing more."
-            )
-        period = month_of(day)
-        self.ledger.grant(_budget_name(metric), period, actor="operator", reason=reason)
+        name = grantable(metric)
+        self.ledger.grant(name, month_of(day), actor="operator", reason=reason)
         return self.budget(metric, day)
 
     def prepare(self) -> None:
@@ -472,25 +491,6 @@ class App:
     def _is_planned(self, asked: Question) -> bool:
         """Whether the policy has the month's plan answer."""
         return self.settings.RELEASE_POLICY == "plan" and self._months.covers(asked)
-
-    def _budget_of(self, release: Release) -> Budget:
-        period = month_of(release.window.end)
-        planned = release.plan_id == promises.month_plan_id(period)
-        return promises.budget(promises.PLAN if planned else release.metric, period, self._terms)
-
-    def _purge_if_due(self) -> None:
-        """Once a day, drops what is older than `RETENTION_DAYS` and what no open plan counts."""
-        keep, today = self.settings.RETENTION_DAYS, self.calendar.today()
-        if keep is not None and self._purged_on != today:
-            self._store.purge_before(today - dt.timedelta(days=keep))
-            self._purged_on = today
-
-
-def _budget_name(name: str) -> str:
-    known = (*(metric.value for metric in Metric), promises.PLAN, promises.LIVE)
-    if name not in known:
-        raise InvalidPlanError(f"Expected a budget of {', '.join(known)}, found another word.")
-    return name
 
 
 def _close_all(held: Sequence[SupportsClose]) -> None:

@@ -206,8 +206,8 @@ def open_store(
         StoreCorruptError: It was written under a newer key than the keyring knows: its users would
             get second names, and count twice.
     """
+    from dpdau.activity.change import StoreLimits
     from dpdau.activity.embedded import EmbeddedStore
-    from dpdau.activity.upkeep import StoreLimits
 
     key = keyring.store_key()
     if read_only and not EmbeddedStore.exists(folder.activity):

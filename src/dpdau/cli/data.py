@@ -13,6 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from dpdau.cli.event_options import (
+    DayOption,
+    DefaultOpOption,
+    FormatOption,
+    OpOption,
+    TsOption,
+    UserOption,
+    parse_op,
+    tell_rejected,
+)
 from dpdau.cli.session import (
     ApiKeyOption,
     JsonOption,
@@ -35,7 +45,6 @@ if TYPE_CHECKING:
 DATA_SETS: Final = frozenset({"cdnow", "nycflights"})
 NAME_LENGTH_MAX: Final = 200
 _NAME: Final = re.compile(rf"[!-~]{{1,{NAME_LENGTH_MAX}}}")
-_SHOWN_REJECTIONS: Final = 10
 _NO_TODAY: Final = dt.date(9998, 12, 31)
 
 
@@ -54,19 +63,12 @@ def ingest(
             "set: cdnow, nycflights.",
         ),
     ],
-    file_format: Annotated[
-        str | None, typer.Option("--format", help="ndjson, csv or parquet; else by the name.")
-    ] = None,
-    user: Annotated[str, typer.Option("--user", help="Field of the user id.")] = "user_id",
-    day: Annotated[str, typer.Option("--day", help="Field of the day.")] = "day",
-    op: Annotated[
-        str,
-        typer.Option("--op", help="Field of the op; in a file of columns without it all are +."),
-    ] = "op",
-    ts: Annotated[str, typer.Option("--ts", help="Field of a time, in place of the day.")] = "ts",
-    default_op: Annotated[
-        str | None, typer.Option("--default-op", help="+ or -: the op of an item that has none.")
-    ] = None,
+    file_format: FormatOption = None,
+    user: UserOption = "user_id",
+    day: DayOption = "day",
+    op: OpOption = "op",
+    ts: TsOption = "ts",
+    default_op: DefaultOpOption = None,
     batch_id: Annotated[
         str | None,
         typer.Option(
@@ -92,7 +94,7 @@ def ingest(
             source,
             file_format=file_format,
             fields=fields,
-            op_default=_parse_op(default_op),
+            op_default=parse_op(default_op),
             batch_id=batch_id,
         )
         seconds = time.perf_counter() - began
@@ -104,11 +106,7 @@ def ingest(
         f"duplicate + {report.late:,} late + {report.rejected_count:,} rejected"
     )
     typer.echo(f"in {seconds:.1f} s, {rate(report.received, seconds)}", err=True)
-    for one in report.rejected[:_SHOWN_REJECTIONS]:
-        typer.echo(f"  row {one.index}: {one.code.value}: {one.message}", err=True)
-    more = report.rejected_count - _SHOWN_REJECTIONS
-    if more > 0:
-        typer.echo(f"  and {more:,} more", err=True)
+    tell_rejected(report)
 
 
 def generate_synthetic(
@@ -294,13 +292,6 @@ def _sent(product: "Verbs", chunk: "Chunk", batch_id: str | None) -> "IngestRepo
     local = [one.moved(-first) for one in chunk.decoded.rejected]
     report = product.ingest(replace(chunk.decoded, rejected=local), batch_id=batch_id)
     return replace(report, rejected=tuple(one.moved(first) for one in report.rejected))
-
-
-def _parse_op(text: str | None) -> Op | None:
-    try:
-        return None if text is None else Op(text)
-    except ValueError:
-        raise InvalidEventError(f"Expected --default-op {' or '.join(Op)}.", field="op") from None
 
 
 def _checked(name: str | None) -> str | None:

@@ -8,17 +8,26 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from dpdau.cli.event_options import (
+    DayOption,
+    DefaultOpOption,
+    FormatOption,
+    OpOption,
+    TsOption,
+    UserOption,
+    parse_op,
+    tell_rejected,
+)
 from dpdau.cli.plans import show_quote
 from dpdau.cli.session import JsonOption, print_json, settings
-from dpdau.domain import Metric, Op
-from dpdau.errors import InvalidEventError, InvalidSettingError
+from dpdau.domain import Metric
+from dpdau.errors import InvalidSettingError
 
 if TYPE_CHECKING:
     from dpdau.app.one_shot import OneShotAnswer
     from dpdau.app.reading import Reading
     from dpdau.mechanisms.matrix.covariance import Progress
 
-_SHOWN_REJECTIONS: Final = 10
 _WATCH_SECONDS: Final = 0.1
 
 
@@ -41,19 +50,12 @@ def release(
     delta: Annotated[
         str | None, typer.Option("--delta", help="δ of the month; PLAN_DELTA unless given.")
     ] = None,
-    file_format: Annotated[
-        str | None, typer.Option("--format", help="ndjson, csv or parquet; else by the name.")
-    ] = None,
-    user: Annotated[str, typer.Option("--user", help="Field of the user id.")] = "user_id",
-    day: Annotated[str, typer.Option("--day", help="Field of the day.")] = "day",
-    op: Annotated[
-        str,
-        typer.Option("--op", help="Field of the op; in a file of columns without it all are +."),
-    ] = "op",
-    ts: Annotated[str, typer.Option("--ts", help="Field of a time, in place of the day.")] = "ts",
-    default_op: Annotated[
-        str | None, typer.Option("--default-op", help="+ or -: the op of an item that has none.")
-    ] = None,
+    file_format: FormatOption = None,
+    user: UserOption = "user_id",
+    day: DayOption = "day",
+    op: OpOption = "op",
+    ts: TsOption = "ts",
+    default_op: DefaultOpOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the price and the precision; read no file.")
     ] = False,
@@ -61,7 +63,7 @@ def release(
 ) -> None:
     """Release a whole month from a file, for one charge; the activity is not kept."""
     terms = {"epsilon": _decimal("epsilon", epsilon), "delta": _decimal("delta", delta)}
-    default = _parse_op(default_op)
+    default = parse_op(default_op)
     from dpdau.app.reading import Reading, Source, with_terms
     from dpdau.ingest.rules import Fields
 
@@ -102,11 +104,7 @@ def _tell(answer: "OneShotAnswer", source: Path) -> None:
         f"{read.rejected_count:,} rejected",
         err=True,
     )
-    for one in read.rejected[:_SHOWN_REJECTIONS]:
-        typer.echo(f"  row {one.index}: {one.code.value}: {one.message}", err=True)
-    more = read.rejected_count - _SHOWN_REJECTIONS
-    if more > 0:
-        typer.echo(f"  and {more:,} more", err=True)
+    tell_rejected(read)
 
 
 def _show(answer: "OneShotAnswer", month: str) -> None:
@@ -151,10 +149,3 @@ def _decimal(name: str, text: str | None) -> Decimal | None:
     if found is not None and not found.is_finite():
         raise InvalidSettingError(f"Expected --{name} as a decimal number, found something else.")
     return found
-
-
-def _parse_op(text: str | None) -> Op | None:
-    try:
-        return None if text is None else Op(text)
-    except ValueError:
-        raise InvalidEventError(f"Expected --default-op {' or '.join(Op)}.", field="op") from None

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from dpdau.accounting.budget import Budget, epsilon_remaining, epsilon_spent
 from dpdau.accounting.events import DpEvent
-from dpdau.accounting.report import Report, report
+from dpdau.accounting.report import Report, is_warm, report
 from dpdau.domain import BudgetBlock
 from dpdau.ledger.ledger import Ledger
 
@@ -37,6 +37,11 @@ class Statements:
     ledger: Ledger
     terms: ReportTerms
     reported: bool = True
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether a block takes milliseconds: what reports need is loaded."""
+        return not self.reported or is_warm()
 
     def block(self, budget: Budget) -> BudgetBlock:
         """The budget as it opened, or as it would open, with what was spent.

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from dpdau.activity.change import StoreLimits
 from dpdau.activity.embedded import EmbeddedStore
-from dpdau.activity.upkeep import StoreLimits
 from stores import NOW, TINY
 
 

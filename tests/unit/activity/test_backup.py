@@ -61,11 +61,20 @@ def test_a_merge_in_between_is_no_harm(
             store.forget([3 * GOLDEN % 2**64])
         return copied(source, target)
 
+    states = []
+
+    def state(*paths: Path) -> dict[str, int]:
+        states.append(manifest_copied(*paths))
+        return states[-1]
+
+    manifest_copied = backup._copy_manifest
+    monkeypatch.setattr(backup, "_copy_manifest", state)
     monkeypatch.setattr(backup.shutil, "copyfile", slow)
     copy_store(tmp_path / "activity", tmp_path / "copy")
     findings = inspect(tmp_path / "copy", store_key=None, names=[3 * GOLDEN % 2**64])
 
-    assert len(calls) > findings.files - 1
+    assert len(states) > 1
+    assert states[0] != states[-1]
     assert ([], []) == (findings.problems, findings.rows_found)
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dpdau.activity.change import StoreLimits
 from dpdau.activity.embedded import EmbeddedStore
 from dpdau.activity.store import Applied
-from dpdau.activity.upkeep import StoreLimits
 from dpdau.domain import Event, Op, Segment, day_number
 from dpdau.errors import (
     InvalidPlanError,

@@ -6,11 +6,12 @@ from collections.abc import Callable
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 
+from dpdau.activity.change import StoreLimits
 from dpdau.activity.embedded import EmbeddedStore
+from dpdau.activity.manifest import Manifest
 from dpdau.activity.masks import MASKS, days_of
 from dpdau.activity.runs import row_count
 from dpdau.activity.turnstile import fold
-from dpdau.activity.upkeep import StoreLimits
 from dpdau.domain import Event, Op
 from strategies import batch, event_streams
 
@@ -46,20 +47,19 @@ def test_a_lookup_finds_exactly_the_days_of_its_keys(
 
 def test_a_snapshot_reads_only_new_commits(open_store: Open, monkeypatch) -> None:
     """A second snapshot adds the commits since the first, and an earlier one stays as it was."""
-    store = open_store(limits=StoreLimits())
+    writer, reader = open_store(limits=StoreLimits()), open_store(read_only=True)
     read: list[int] = []
-    real = type(store._access._snapshots).payload
+    real = Manifest.payload
     monkeypatch.setattr(
-        type(store._access._snapshots),
-        "payload",
-        lambda self, ref: read.append(ref.seq) or real(self, ref),
+        Manifest, "payload", lambda self, ref: read.append(ref.seq) or real(self, ref)
     )
-    sizes = []
-    snapshots = []
+    snapshots = {reader: [], writer: []}
     for who in range(3):
-        store.apply(batch([Event(who, Op.ADD, 20_000)]))
-        snapshots.append(store._access._history.snapshot((MASKS,)))
-        sizes.append(len(read))
+        writer.apply(batch([Event(who, Op.ADD, 20_000)]))
+        for store, seen in snapshots.items():
+            seen.append(store._access._history.snapshot((MASKS,)))
 
-    assert [1, 2, 3] == sizes
-    assert [1, 2, 3] == [row_count(one.deltas["masks"]) for one in snapshots]
+    # Each was read once, by the reader: the writer has its own commits in memory.
+    assert 3 == len(set(read)) == len(read)
+    for seen in snapshots.values():
+        assert [1, 2, 3] == [row_count(one.deltas["masks"]) for one in seen]

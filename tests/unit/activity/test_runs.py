@@ -88,9 +88,9 @@ def test_merging_is_associative(first: dict, second: dict, third: dict) -> None:
     assert as_dict(left) == as_dict(right)
 
 
-@given(history=st.lists(st.dictionaries(st.integers(-2, 2), entries(8), max_size=3), max_size=6))
+@given(history=st.lists(st.dictionaries(st.integers(-2, 2), entries(8), max_size=3), max_size=12))
 def test_folding_equals_merging_one_after_another(history: list[dict]) -> None:
-    """Halving a history and merging it in order agree in every group."""
+    """Folding a history at once and merging it in order agree in every group."""
     runs = [{group: rows(some) for group, some in one.items() if some} for one in history]
     step: dict = {}
     for run in runs:

@@ -3,15 +3,23 @@
 import datetime as dt
 import os
 import stat
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from dpdau.activity.change import StoreLimits
 from dpdau.activity.embedded import EmbeddedStore
+from dpdau.activity.history import History, Snapshot
 from dpdau.activity.manifest import Manifest, SegmentRef
-from dpdau.activity.upkeep import StoreLimits
+from dpdau.activity.masks import MASKS
+from dpdau.activity.residue import inspect
+from dpdau.activity.runs import Table
+from dpdau.activity.segments import SegmentFiles
 from dpdau.domain import Event, Op, day_number
 from strategies import batch, columns
 
@@ -19,6 +27,7 @@ FIRST = dt.date(2026, 1, 1)
 DAY = day_number(FIRST)
 NOW = dt.datetime(2026, 3, 15, 12, tzinfo=dt.UTC)
 
+WAIT_SECONDS = 20
 Open = Callable[..., EmbeddedStore]
 
 
@@ -176,3 +185,62 @@ def test_purging_early_files_leaves_later_ones(open_store: Open, tmp_path: Path)
     assert names == kept
     assert set() == {path.name for path in tmp_path.rglob("*.seg")}
     assert 0 == store.stats().rows
+
+
+@pytest.mark.parametrize("part_rows_min", [1, 1_000])
+def test_what_comes_while_it_folds_is_newer(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch, part_rows_min: int
+) -> None:
+    """Users who leave between the reading and the storing of a fold stay out, cut or gathered."""
+    limits = StoreLimits(pending_commits_max=3, part_rows_min=part_rows_min)
+    store = open_store(limits=limits)
+    real = History.snapshot
+    added = []
+
+    def snapshot(self: History, tables: Iterable[Table]) -> Snapshot:
+        found = real(self, tables)
+        if tables == (MASKS,) and not added:
+            added.append(store.apply(batch([Event(1, Op.REMOVE, DAY), put(9)])))
+        return found
+
+    for who in range(4):
+        store.apply(batch([put(who)]))
+    with monkeypatch.context() as patch:
+        patch.setattr(History, "snapshot", snapshot)
+        assert store.tend()
+    again = open_store(read_only=True)
+
+    assert 1 == len(added)
+    assert (part_rows_min == 1) == (store.stats().segments > 0)
+    for one in (store, again):
+        assert 4 == one.counts(first=FIRST, last=FIRST, window_days=(1,))[0, 0]
+
+
+def test_nothing_is_replaced_while_it_folds(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An erasure waits for a fold that holds the user; events do not."""
+    store = open_store(limits=StoreLimits(pending_commits_max=3, part_rows_min=1))
+    for who in range(5):
+        store.apply(batch([put(who)]))
+    entered, gate = threading.Event(), threading.Event()
+    real = SegmentFiles.write
+
+    def write(self: SegmentFiles, *arguments: Any) -> Any:
+        entered.set()
+        assert gate.wait(WAIT_SECONDS)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(SegmentFiles, "write", write)
+    with ThreadPoolExecutor(2) as threads:
+        folded = threads.submit(store.tend)
+        assert entered.wait(WAIT_SECONDS)
+        erased = threads.submit(store.forget, [3])
+        store.apply(batch([put(7)]))
+        assert not erased.done()
+        gate.set()
+        assert folded.result(WAIT_SECONDS)
+        assert 1 == erased.result(WAIT_SECONDS)
+
+    assert 5 == store.counts(first=FIRST, last=FIRST, window_days=(1,))[0, 0]
+    assert [] == inspect(store._root, store_key=None, names=[3]).rows_found

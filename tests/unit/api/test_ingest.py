@@ -13,13 +13,13 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from starlette.datastructures import Headers
 
 from dpdau.activity.embedded import EmbeddedStore
 from dpdau.api import ingest
 from dpdau.api.bodies import BodyReader
 from dpdau.app import App
 from dpdau.errors import OverloadedError
+from dpdau.ingest.commit import GroupCommit
 from dpdau.telemetry import Metrics
 from in_process import service
 from products import DAY, event, product
@@ -169,7 +169,7 @@ def test_too_much_at_once_is_told_to_come_again(app: App, monkeypatch: pytest.Mo
 
     with service(app) as http:
         with monkeypatch.context() as patch:
-            patch.setattr(app.intake, "submit", full)
+            patch.setattr(GroupCommit, "_submit", full)
             answer = http.post("/event", json={"event": event("u")})
         later = http.post("/event", json={"event": event("u")})
 
@@ -229,7 +229,8 @@ def test_bodies_that_are_held_are_bounded() -> None:
                 return {"type": "http.request", "body": b"x" * size, "more_body": False}
 
             try:
-                async with reader.body(Headers(), receive) as body:
+                with reader.holding() as hold:
+                    body = await reader.read({}, {}, receive, hold)
                     told.append(f"took {len(body)}")
                     if inside is not None:
                         await inside.wait()

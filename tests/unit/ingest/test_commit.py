@@ -1,6 +1,5 @@
 """Group commit: one durable write for many senders, and each of them with a report of its own."""
 
-import datetime as dt
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -15,12 +14,10 @@ from dpdau.domain import EventBatch
 from dpdau.errors import DpdauError, OverloadedError, StoreUnavailableError, TooLargeError
 from dpdau.ingest.batch import IngestReport
 from dpdau.ingest.commit import GroupCommit, QueueLimits
-from dpdau.ingest.event import Decoded, decode_objects
-from dpdau.ingest.rules import Rules
 from dpdau.pseudonym import Pseudonymizer
 from dpdau.pseudonym.epochs import EpochKey
+from events_in_rows import events
 
-TODAY = dt.date(2026, 3, 15)
 PSEUDONYMIZER = Pseudonymizer([EpochKey(1, bytes(32))])
 WAIT_SECONDS = 20
 
@@ -49,12 +46,6 @@ class Store:
         """Fails, as it may."""
         self.tended += 1
         raise StoreUnavailableError("Expected a disk with room, found none.")
-
-
-def events(count: int, *, bad: int = 0) -> Decoded:
-    """Some events, and some items that are none."""
-    good = [{"user_id": f"u{one}", "op": "+", "day": "2026-03-10"} for one in range(count)]
-    return decode_objects([*good, *[{}] * bad], rules=Rules(TODAY))
 
 
 Make = Callable[..., tuple[Store, GroupCommit]]
