@@ -18,6 +18,7 @@ from dpdau.cli import (
     service,
     upkeep,
 )
+from dpdau.cli.frames import hide_data_frames
 from dpdau.cli.session import JsonOption, fail, print_json
 from dpdau.errors import DpdauError
 
@@ -57,6 +58,7 @@ def version(as_json: JsonOption = False) -> None:
 
 def main() -> None:
     """Runs the command line and ends the process with the exit code of the contract."""
+    hide_data_frames()
     sys.exit(run(sys.argv[1:]))
 
 
