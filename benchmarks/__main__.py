@@ -48,14 +48,17 @@ def main(arguments: Sequence[str]) -> None:
     asked = parser.parse_args(arguments)
     sizes = asked.sizes.split(",")
     files = {size: workload.write(asked.data, size) for size in sizes}
-    found = {}
-    for name in asked.only.split(","):
-        _say(f"{name} ...")
-        found[name] = TASKS[name](files, asked.runs)
-        _say(json.dumps(found[name]))
-    line = {**_circumstances(), "tasks": found}
-    with RESULTS.open("a", encoding="utf-8") as results:
-        results.write(json.dumps(line) + "\n")
+    found: dict[str, Any] = {}
+    try:
+        for name in asked.only.split(","):
+            _say(f"{name} ...")
+            found[name] = TASKS[name](files, asked.runs)
+            _say(json.dumps(found[name]))
+    finally:
+        # What was measured before something failed is kept.
+        line = {**_circumstances(), "tasks": found}
+        with RESULTS.open("a", encoding="utf-8") as results:
+            results.write(json.dumps(line) + "\n")
     for path, text in page.pages(RESULTS).items():
         path.write_text(text, "utf-8")
         _say(f"wrote {path.relative_to(ROOT)}")

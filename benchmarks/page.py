@@ -1,4 +1,4 @@
-"""The pages `docs/benchmarks.md` and `docs/profile.md`, made from the last line of the results."""
+"""The pages `docs/benchmarks.md` and `docs/profile.md`, from the newest result of each task."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -24,8 +24,23 @@ _ONE_SHOT: Final = (
 
 def pages(results: Path = RESULTS) -> dict[Path, str]:
     """Path → text of each page."""
-    line = json.loads(results.read_text("utf-8").splitlines()[-1])
+    line = newest(results)
     return {BENCHMARKS: _benchmarks(line), PROFILE: _profile(line)}
+
+
+def newest(results: Path = RESULTS) -> dict[str, Any]:
+    """The last run, with the tasks that it left out from the newest run that has them.
+
+    `older` names those tasks: commit and day → names.
+    """
+    last, *before = [json.loads(line) for line in reversed(results.read_text("utf-8").splitlines())]
+    tasks, older = dict(last["tasks"]), {}
+    for run in before:
+        taken = [name for name in run["tasks"] if name not in tasks]
+        tasks |= {name: run["tasks"][name] for name in taken}
+        if taken:
+            older[run["commit"], run["at"][:10]] = taken
+    return {**last, "tasks": tasks, "older": older}
 
 
 def _head(title: str, line: dict[str, Any]) -> Iterable[str]:
@@ -38,6 +53,10 @@ def _head(title: str, line: dict[str, Any]) -> Iterable[str]:
         f"Measured on {line['at'][:10]} at commit `{line['commit']}`: {machine['processor']}, "
         f"{machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}; "
         f"{named}.",
+        *(
+            f"Of the run on {day} at commit `{commit}`: {', '.join(names)}."
+            for (commit, day), names in line["older"].items()
+        ),
     )
 
 
