@@ -10,14 +10,14 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 SCRATCH := reports/smoke
 
-.PHONY: load-test help setup run test lint fmt smoke bench backup-ledger placeholder-check precommit ci-guard lock docs strategies eval plots
+.PHONY: load-test verify-deploy help setup run test lint fmt smoke bench backup-ledger placeholder-check precommit ci-guard lock docs strategies eval plots
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Build the environment in .venv from requirements.lock
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock pyproject.toml hatch_build.py src/dpdau/rpc/v1/dpdau.proto
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "dpdau needs Python 3.11 or newer; found $$(python3 --version)."; exit 1; }
 	@python3 -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.13'
@@ -69,6 +69,9 @@ ci-guard: setup ## Fail where SERVICE_API_KEY is unset or a known default
 
 precommit: lint placeholder-check ## What to run before a commit
 	@$(BIN)/python -m pytest -q -n 2 -m 'not slow and not statistical'
+
+verify-deploy: setup ## Check image, compose.yaml, chart and unit, without an engine or a cluster
+	@$(BIN)/python -m pytest -q tests/surface/test_deploy*.py tests/surface/test_scale.py
 
 load-test: setup ## Load on a service (LOAD_USERS, LOAD_SPAWN, LOAD_RUNTIME, LOAD_HOST, LOAD_TEST_SEED), into reports/load
 	@$(BIN)/python -m load

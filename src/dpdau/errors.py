@@ -20,10 +20,12 @@ DpdauError
 │   ├── StoreUnavailableError      the activity store cannot write
 │   ├── LedgerConflictError        another writer held the ledger for too long
 │   ├── LedgerUnavailableError     the ledger cannot be read or written
+│   ├── BrokerUnavailableError     Kafka did not take what it was given, or did not answer
 │   ├── ServiceUnreachableError    the service did not answer
 │   ├── DataDirInUseError          a running service owns the data directory
 │   ├── SpoolFullError             the sender's spool has no room; the event was not taken
-│   └── SpoolUnavailableError      the sender's spool is in use, closed, or cannot be written
+│   ├── SpoolUnavailableError      the sender's spool is in use, closed, or cannot be written
+│   └── WarehouseUnavailableError  the warehouse cannot be reached, refuses, or gave up
 └── IntegrityError                 stop: what is stored contradicts itself
     ├── LedgerCorruptError         the hash chain or the high-water mark does not match
     ├── StoreCorruptError          a checksum or an authentication tag does not match
@@ -35,8 +37,10 @@ Each leaf has a stable `code`, carries its facts as attributes, and has one row 
 table from which HTTP, gRPC and the command line take their status.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from http import HTTPStatus
+from typing import Any, ClassVar, Final
 
 
 class DpdauError(Exception):
@@ -163,6 +167,12 @@ class LedgerUnavailableError(UnavailableError):
     code = "ledger_unavailable"
 
 
+class BrokerUnavailableError(UnavailableError):
+    """Kafka did not take what it was given, or did not answer."""
+
+    code = "broker_unavailable"
+
+
 class ServiceUnreachableError(UnavailableError):
     """The service did not answer."""
 
@@ -185,6 +195,12 @@ class SpoolUnavailableError(UnavailableError):
     """The sender's spool is in use by another process, closed, or cannot be written."""
 
     code = "spool_unavailable"
+
+
+class WarehouseUnavailableError(UnavailableError):
+    """The warehouse with the events cannot be reached, refuses, or gave up the query."""
+
+    code = "warehouse_unavailable"
 
 
 class IntegrityError(DpdauError):
@@ -226,6 +242,8 @@ class Outcome:
     exit_code: int
 
 
+RETRY_AFTER_SECONDS: Final = 1
+"""When a part that could not be reached may be asked again."""
 OUTCOMES: dict[type[DpdauError], Outcome] = {
     InvalidEventError: Outcome(422, "INVALID_ARGUMENT", 2),
     InvalidPlanError: Outcome(422, "INVALID_ARGUMENT", 2),
@@ -243,10 +261,12 @@ OUTCOMES: dict[type[DpdauError], Outcome] = {
     StoreUnavailableError: Outcome(503, "UNAVAILABLE", 5),
     LedgerConflictError: Outcome(503, "UNAVAILABLE", 5),
     LedgerUnavailableError: Outcome(503, "UNAVAILABLE", 5),
+    BrokerUnavailableError: Outcome(503, "UNAVAILABLE", 5),
     ServiceUnreachableError: Outcome(503, "UNAVAILABLE", 5),
     DataDirInUseError: Outcome(503, "UNAVAILABLE", 5),
     SpoolFullError: Outcome(503, "UNAVAILABLE", 5),
     SpoolUnavailableError: Outcome(503, "UNAVAILABLE", 5),
+    WarehouseUnavailableError: Outcome(503, "UNAVAILABLE", 5),
     LedgerCorruptError: Outcome(500, "DATA_LOSS", 6),
     StoreCorruptError: Outcome(500, "DATA_LOSS", 6),
     SecretMismatchError: Outcome(500, "FAILED_PRECONDITION", 6),
@@ -262,6 +282,35 @@ def outcome(error: DpdauError) -> Outcome:
         3
     """
     return OUTCOMES[type(error)]
+
+
+def problem_document(
+    *, status: int, code: str, detail: str, facts: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """A problem document (RFC 9457); a fact never replaces a member of the standard.
+
+    Example:
+        >>> problem_document(status=404, code="not_found", detail="…", facts={"code": "x"})["code"]
+        'not_found'
+    """
+    standard = {
+        "type": f"urn:dpdau:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+    }
+    return {
+        **standard,
+        **{name: one for name, one in (facts or {}).items() if name not in standard},
+    }
+
+
+def retry_after_seconds(error: DpdauError) -> int | None:
+    """When a refused request may be repeated; None where that would change nothing."""
+    if isinstance(error, RateLimitedError | OverloadedError):
+        return int(str(error.facts["retry_after_seconds"]))
+    return RETRY_AFTER_SECONDS if outcome(error).http_status == 503 else None
 
 
 def error_class(code: str) -> type[DpdauError] | None:

@@ -37,6 +37,9 @@ _OWN_NAMES: Final = re.compile(r"^(EPSILON_\w+|HASH_SALT_\w+|\w+_BUDGET_TOTAL)$"
 _KNOWN_DEFAULTS: Final = ("{{", "changeme", "change-me", "placeholder", "example", "your-api-key")
 API_KEY_LENGTH_MIN: Final = 16
 MINUTES_OF_A_DAY: Final = 24 * 60
+_PASSWORD: Final = re.compile(r"(://[^:/@]*:|[?&]password=)[^&@]+?(@|&|$)")
+"""The password in a URL, which may not be shown."""
+_TOPIC: Final = r"^[A-Za-z0-9._-]{1,249}$"
 _NAME_OF_DIMENSION: Final = re.compile(r"^[a-z][a-z0-9_]{0,63}$")
 
 
@@ -187,10 +190,53 @@ class Settings(BaseSettings):
         "exact", description="How distinct users are counted; `set` is another word for exact."
     )
     SERVICE_DATABASE_URL: str | None = Field(
-        None, description="SQLAlchemy URL of the ledger; unset is SQLite under DATA_DIR."
+        None,
+        description="URL of the ledger: sqlite:///PATH, or postgresql+psycopg://… for several "
+        "replicas; unset is SQLite under DATA_DIR.",
+    )
+    LEDGER_LOCK_TIMEOUT_SECONDS: float = Field(
+        30,
+        gt=0,
+        le=600,
+        description="Seconds that a charge waits for another writer of the ledger.",
+    )
+    LEDGER_STATEMENT_TIMEOUT_SECONDS: float = Field(
+        60, gt=0, le=3600, description="Seconds that one statement may take in Postgres."
+    )
+    INGEST_MODE: Literal["direct", "kafka"] = Field(
+        "direct",
+        description="Where events that are sent here go: into the store, or to Kafka first.",
+    )
+    KAFKA_BOOTSTRAP_SERVERS: str | None = Field(
+        None, description="Addresses of the Kafka brokers, host:port, comma-separated."
+    )
+    KAFKA_TOPIC: Annotated[str, Field(pattern=_TOPIC)] = Field(
+        "dpdau-events", description="Kafka topic of events."
+    )
+    KAFKA_GROUP: Annotated[str, Field(min_length=1, max_length=255)] = Field(
+        "dpdau", description="Kafka consumer group; one for each activity store."
+    )
+    KAFKA_DEAD_LETTER_TOPIC: Annotated[str, Field(pattern=rf"{_TOPIC}|^$")] | None = Field(
+        None,
+        description="Kafka topic for messages that cannot be taken (unset: KAFKA_TOPIC with -dead "
+        "behind it); empty for none.",
+    )
+    KAFKA_OPTIONS: SecretStr | None = Field(
+        None,
+        description="More options of librdkafka, as TLS and SASL, name=value, comma-separated; "
+        "never shown.",
     )
     SERVICE_HOST: str | None = Field(
         None, description="URL of a service that commands speak to instead of opening DATA_DIR."
+    )
+    GRPC_PORT: int | None = Field(
+        None, ge=1, le=65535, description="Port of the gRPC service beside HTTP; unset serves none."
+    )
+    GRPC_TLS_CERTIFICATE: Path | None = Field(
+        None, description="PEM file of the certificate chain of the gRPC service."
+    )
+    GRPC_TLS_KEY: Path | None = Field(
+        None, description="PEM file of the private key of GRPC_TLS_CERTIFICATE."
     )
     EXPERIMENT_ID: str = Field(
         "default",
@@ -215,6 +261,13 @@ class Settings(BaseSettings):
         for text in self.PLAN_SEGMENTS:
             if Segment.parse(text).dimension not in self.DIMENSIONS:
                 raise ValueError(f"PLAN_SEGMENTS: expected a dimension of DIMENSIONS, found {text}")
+        return self
+
+    @model_validator(mode="after")
+    def _certificate_has_a_key(self) -> Self:
+        """One of the two alone would serve without TLS, or not at all."""
+        if (self.GRPC_TLS_CERTIFICATE is None) != (self.GRPC_TLS_KEY is None):
+            raise ValueError("GRPC_TLS_KEY: expected with GRPC_TLS_CERTIFICATE, or neither")
         return self
 
     @classmethod
@@ -348,4 +401,4 @@ def _shown(value: object) -> str:
         return "set (hidden)"
     if isinstance(value, tuple):
         return ",".join(str(part) for part in value) or "none"
-    return str(value)
+    return _PASSWORD.sub(r"\1(hidden)\2", str(value))

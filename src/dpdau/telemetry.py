@@ -8,6 +8,7 @@ import io
 import logging
 import sys
 import threading
+import traceback
 from collections import deque
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
@@ -15,12 +16,13 @@ from typing import Any, Final, TextIO
 
 import msgspec
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from dpdau.domain import BoundedCount, BudgetBlock, Event, EventBatch, PrivateValueError
 
 LOG_SECONDS: Final = 0.1
 LOG_LINES_MAX: Final = 50_000
+_FRAMES_MAX: Final = 12
 _STAMPER: Final = structlog.processors.TimeStamper(fmt="iso", utc=True)
 _BLANK: Final = logging.makeLogRecord({"levelno": logging.INFO, "levelname": "INFO"}).__dict__
 _PRIVATE: Final = (BoundedCount, Event, EventBatch)
@@ -169,6 +171,15 @@ def log(name: str) -> structlog.stdlib.BoundLogger:
     return logger
 
 
+def place_of(error: Exception) -> dict[str, object]:
+    """Where a bug is: its type and its frames. Not its message, which may hold a private value."""
+    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES_MAX:]
+    return {
+        "error": type(error).__qualname__,
+        "frames": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
+    }
+
+
 def refuse_private(
     logger: object, method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
@@ -189,7 +200,8 @@ class Metrics:
 
     Guarantee: none counts events, users or bytes, because a count without noise would be an exact
     answer. The library's own registry is not used for the same reason: what it tells of the
-    process (memory, garbage collections) follows the number of events.
+    process (memory, garbage collections) follows the number of events. The lag of Kafka is a time
+    in a few steps, 0 below ten seconds (`app.consuming.coarse`): no event moves it by itself.
     """
 
     def __init__(self) -> None:
@@ -210,6 +222,24 @@ class Metrics:
             ["metric", "period"],
             registry=registry,
         )
+        self.kafka_lag = Gauge(
+            "dpdau_kafka_lag",
+            "How far a partition is behind, in seconds, in a few steps; 0 below ten.",
+            ["topic", "partition"],
+            registry=registry,
+        )
+        self.ledger_transactions = Counter(
+            "dpdau_ledger_transactions",
+            "Transactions of the ledger, by name and outcome: done, or a code.",
+            ["name", "outcome"],
+            registry=registry,
+        )
+        self.ledger_seconds = Histogram(
+            "dpdau_ledger_transaction_seconds",
+            "What they took, with the wait for another writer.",
+            ["name"],
+            registry=registry,
+        )
 
     def released(self, metric: str, block: BudgetBlock, *, replayed: bool) -> None:
         """Counts a release and shows the state of its budget."""
@@ -217,3 +247,8 @@ class Metrics:
         self.budget_spent.labels(block.metric, block.period).set(
             block.epsilon_spent / block.epsilon_cap
         )
+
+    def transacted(self, name: str, outcome: str, seconds: float) -> None:
+        """Counts and times a transaction of the ledger."""
+        self.ledger_transactions.labels(name, outcome).inc()
+        self.ledger_seconds.labels(name).observe(seconds)

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from components import postgres_server
 from dpdau.activity.embedded import EmbeddedStore
 from dpdau.ledger import Ledger
 from simulation.ledger_cases import (
+    POSTGRES,
     Ticking,
+    empty_schema,
     mark_of,
     url_of,
 )
@@ -40,11 +43,19 @@ def make(request: pytest.FixtureRequest, folder: Path) -> Iterator[Callable[[], 
         store.close()
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """One Postgres server for all tests of a worker."""
+    with postgres_server() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=POSTGRES)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database of each kind that holds a ledger."""
-    assert "sqlite" == request.param
-    return url_of(tmp_path)
+    if request.param == "sqlite":
+        return url_of(tmp_path)
+    return empty_schema(request.getfixturevalue("server"))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import datetime as dt
 import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -244,6 +245,23 @@ def test_an_event_id_covers_all_rows_of_its_event(make: Make) -> None:
     assert Applied(accepted=2, duplicate=0, late=0) == store.apply(events)
     assert Applied(accepted=0, duplicate=2, late=0) == store.apply(events)
     assert [2, 1] == counts(store)[0][:2]
+
+
+def test_the_writing_side_is_kept_for_one_thread(make: Make) -> None:
+    """While one thread keeps it, it may write, and another thread is told that it would wait."""
+    store = make()
+    store.apply(batch([Event(1, Op.ADD, DAY)]))
+
+    def is_free() -> bool:
+        with store.unless_busy(0.0) as free:
+            return free
+
+    with store.unless_busy(0.0) as kept, ThreadPoolExecutor(1) as other:
+        store.apply(batch([Event(2, Op.ADD, DAY)]))
+        assert not (kept and other.submit(is_free).result())
+    while not store.tend():
+        pass
+    assert 2 == counts(store)[0][0]
 
 
 def test_a_batch_id_is_applied_once(make: Make) -> None:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import secrets
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+
+import pytest
 
 from dpdau.accounting.budget import Budget, FilterName
 from dpdau.accounting.events import (
@@ -25,6 +28,8 @@ NOW = dt.datetime(2026, 3, 1, 12, 0, 0, 250, tzinfo=dt.UTC)
 DAY = dt.date(2026, 2, 3)
 MEMORY = Path("/dev/shm")
 DIGEST = "5a" * 32
+POSTGRES = pytest.mark.xdist_group("postgres")
+"""One worker starts the server once."""
 DAY_STEPS = 3
 """Releases of one day of a small month plan."""
 
@@ -51,6 +56,23 @@ def folder_in_memory() -> Iterator[Path]:
 def url_of(folder: Path) -> str:
     """The ledger under a folder."""
     return f"sqlite:///{file_of(folder)}"
+
+
+def empty_schema(server: str) -> str:
+    """A schema of its own on a Postgres server, as a database without tables."""
+    name = f"ledger_{secrets.token_hex(8)}"
+    sql(server, f"CREATE SCHEMA {name}")
+    return f"{server}?options=-csearch_path%3D{name}"
+
+
+def sql(url: str, *statements: str) -> list[tuple[object, ...]]:
+    """Runs statements on Postgres behind the ledger's back; gives the rows of the last one."""
+    import psycopg
+
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        for statement in statements:
+            cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
 
 
 def file_of(folder: Path) -> Path:

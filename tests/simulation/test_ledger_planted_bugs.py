@@ -137,12 +137,13 @@ def skipped_charge(patch: Patch) -> None:
 
 
 def unchecked_charge(patch: Patch) -> None:
-    """Every charge fits."""
+    """Every charge fits, for the database too."""
     patch.setattr(steps, "fits", lambda budget, spent, event: True)
+    patch.setattr(steps, "post_balance", lambda *_: None)
 
 
 def forgetful_grant(patch: Patch) -> None:
-    """A grant gives an allowance and takes back what was spent."""
+    """A grant gives an allowance and takes back what was spent, for the database too."""
     spent_of = steps.spent_of
 
     def since_grant(connection: Connection, budget_id: str) -> Cost:
@@ -150,6 +151,7 @@ def forgetful_grant(patch: Patch) -> None:
         return Cost() if granted else spent_of(connection, budget_id)
 
     patch.setattr(steps, "spent_of", since_grant)
+    patch.setattr(steps, "post_balance", lambda *_: None)
 
 
 def release_before_commitment(patch: Patch) -> None:

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import generate_latest
 
-from dpdau.api.auth import RATE_LIMIT
 from dpdau.api.bodies import BodyReader
 from dpdau.app import App
+from dpdau.app.admission import RATE_LIMIT
 from dpdau.domain import Scope
 from dpdau.errors import OUTCOMES, OverloadedError
 from dpdau.settings import Settings

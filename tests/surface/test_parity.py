@@ -1,4 +1,4 @@
-"""Each verb through every front: Python, HTTP, the command line, and the command line over HTTP.
+"""Each verb through every front: Python, HTTP, gRPC, and the command line by itself and over HTTP.
 
 The same questions are asked in the same order of four products with the same events, a standing
 clock and no noise; results and errors must be the same.
@@ -24,6 +24,7 @@ from dpdau.errors import DpdauError, error_class, outcome
 from dpdau.ingest.event import decode_objects
 from in_process import captured_logs, transport
 from products import API_KEY, DAY, NOW, ZeroNoise, event, product, product_settings
+from rpc_service import RpcVerbs, rpc_service
 
 URL = "http://127.0.0.1"
 IOS = Segment("platform", "ios")
@@ -314,6 +315,12 @@ def test_http_answers_as_python_does(tmp_path: Path, expected: Results) -> None:
         Client(URL, API_KEY, transport=way) as client,
     ):
         assert expected == through_verbs(client, app)
+
+
+def test_grpc_answers_as_python_does(tmp_path: Path, expected: Results) -> None:
+    """The gRPC service gives the same results and the same errors."""
+    with product(tmp_path, **SETTINGS) as app, rpc_service(app) as stub:
+        assert expected == through_verbs(RpcVerbs(stub, EVENTS), app)
 
 
 def test_the_command_line_answers_as_python_does(

@@ -18,8 +18,12 @@ ROOT_DOCUMENTS = {
     "LICENSE",
 }
 ROOT_FILES = ROOT_DOCUMENTS | {
+    ".dockerignore",
     ".gitignore",
+    "Dockerfile",
     "Makefile",
+    "compose.yaml",
+    "hatch_build.py",
     "pyproject.toml",
     "requirements.lock",
 }
@@ -52,8 +56,8 @@ def tracked() -> list[Path]:
 
 
 def modules() -> list[Path]:
-    """The product's source files."""
-    return sorted(SOURCE.rglob("*.py"))
+    """The product's source files, without those that protoc makes."""
+    return sorted(path for path in SOURCE.rglob("*.py") if "_pb2" not in path.stem)
 
 
 def bodies(tree: ast.AST) -> list[tuple[str, int]]:
@@ -117,6 +121,8 @@ def test_doors_are_opened_in_one_room(noun: str) -> None:
 def test_assertions_are_kept_on() -> None:
     """No entry point runs Python with -O, which would drop the assertions."""
     places = [ROOT / "Makefile", ROOT / ".ci" / "run", *(ROOT / ".github").rglob("*.yml")]
+    places += [ROOT / "Dockerfile", ROOT / "compose.yaml"]
+    places += [path for path in (ROOT / "deploy").rglob("*") if path.is_file()]
     text = "\n".join(path.read_text("utf-8") for path in places)
 
     assert "PYTHONOPTIMIZE" not in text

@@ -82,6 +82,9 @@ def test_nothing_but_the_product_is_counted() -> None:
         "dpdau_refusals",
         "dpdau_erasures",
         "dpdau_budget_spent_ratio",
+        "dpdau_kafka_lag",
+        "dpdau_ledger_transactions",
+        "dpdau_ledger_transaction_seconds",
     } == {family.name for family in Metrics().registry.collect()}
 
 

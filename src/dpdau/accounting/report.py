@@ -194,11 +194,6 @@ def _rdp_event(event: DpEvent) -> Any:
     return dp_accounting.ZCDpEvent(rho=float(event.rho))
 
 
-def is_warm() -> bool:
-    """Whether a report takes milliseconds from now on: what it needs is loaded."""
-    return _report.cache_info().currsize > 0
-
-
 def _pld_epsilon(kinds: Kinds, delta: Fraction) -> float | None:
     """ε from the composed privacy-loss distribution, or None where its grid is out of its depth."""
     if delta < _PLD_DELTA_MIN:

@@ -87,6 +87,7 @@ class Upkeep:
         self._limits = limits
         self._pruned_on: dt.date | None = None
         self._waiting: dict[str, Waiting] | None = None
+        self._is_left = False
 
     def commit(
         self,
@@ -176,14 +177,16 @@ class Upkeep:
             Whether nothing is left that is due.
         """
         known = self._waiting
-        if known is None or any(self._is_due(one, patience) for one in known.values()):
+        is_due = known is None or any(self._is_due(one, patience) for one in known.values())
+        # Parts with too many files are for those who have time.
+        if is_due or (self._is_left and patience == 1):
             self._tend_tables(now, patience)
         if self._pruned_on is None or (now.date() - self._pruned_on).days >= patience:
             self._prune(now)
-        return self._waiting is not None
+        return not self._is_left
 
     def _tend_tables(self, now: dt.datetime, patience: int) -> None:
-        """Folds and merges; then knows what waits, unless some parts still have too many files."""
+        """Folds and merges; then knows what waits, and whether parts still have too many files."""
         for table in TABLES:
             if self._is_due(_waiting_in(self._bare(), table), patience):
                 self._fold(table, now)
@@ -195,8 +198,8 @@ class Upkeep:
         with self._turn:
             snapshot = self._bare()
             most = max(len(_longest_part(snapshot, table)) for table in TABLES)
-            if most <= self._limits.part_files_max:
-                self._waiting = {table.kind: _waiting_in(snapshot, table) for table in TABLES}
+            self._is_left = most > self._limits.part_files_max
+            self._waiting = {table.kind: _waiting_in(snapshot, table) for table in TABLES}
 
     def _bare(self) -> Snapshot:
         """The newest state, without deltas."""

@@ -5,8 +5,6 @@ scope (403). Only then is a parameter or a body looked at.
 """
 
 import hashlib
-import ipaddress
-import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,27 +14,17 @@ from urllib.parse import urlsplit
 
 from fastapi import Request, Security
 from fastapi.security import APIKeyHeader
-from limits import parse
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Scope as ASGIScope
 
 from dpdau.app import App
+from dpdau.app.admission import Rate, RateLimiter, is_loopback, require_scope
 from dpdau.domain import Caller, Scope
-from dpdau.errors import (
-    InvalidSettingError,
-    NotAuthenticatedError,
-    NotAuthorizedError,
-    RateLimitedError,
-)
+from dpdau.errors import NotAuthenticatedError
 
-RATE_LIMIT: Final = "1000/second"
-INGEST_RATE_LIMIT: Final = "20000/second"
-"""The routes of events have windows of their own: what holds them back is the queue."""
 KNOWN_SECONDS: Final = 0.5
 """How long a key that was looked up is known; a revoked one is refused after that at the latest."""
 KNOWN_KEYS_MAX: Final = 1024
-WINDOWS_MAX: Final = 100_000
-"""Windows that are kept at once, of all addresses and keys."""
 API_KEY_LENGTH_MAX: Final = 512
 TRAFFIC_SCOPE_KEY: Final = "dpdau.traffic"
 KEY_HEADER: Final = APIKeyHeader(
@@ -51,87 +39,12 @@ _FOREIGN_SITES: Final = frozenset({"cross-site", "same-site"})
 Guard = Callable[..., Awaitable[Caller]]
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """One window after a request was counted: what it allows, what is left, when it ends."""
-
-    kind: str
-    limit: int
-    remaining: int
-    reset_seconds: int
-    exceeded: bool
-
-    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        """The `RateLimit-*` headers as they are sent."""
-        return (
-            (b"ratelimit-limit", b"%d" % self.limit),
-            (b"ratelimit-remaining", b"%d" % self.remaining),
-            (b"ratelimit-reset", b"%d" % self.reset_seconds),
-        )
-
-    def require(self) -> None:
-        """Refuses the request where the window is used up.
-
-        Raises:
-            RateLimitedError: It is; carries `retry_after_seconds`.
-        """
-        if self.exceeded:
-            raise RateLimitedError(
-                f"Expected at most {self.limit} requests in one window of this {self.kind}; "
-                f"retry in {self.reset_seconds} s.",
-                retry_after_seconds=self.reset_seconds,
-            )
-
-
 @dataclass(slots=True)
 class Traffic:
     """What is known about one request, for its access-log line and its headers."""
 
     caller: str | None = None
     rate: Rate | None = None
-
-
-class RateLimiter:
-    """Fixed windows in memory: one for each client address and one for each key.
-
-    A window begins with its first request. It is kept here, and not by a library, because it is
-    asked twice for every event that is sent by itself.
-
-    Args:
-        limit: As `1000/second`.
-        clock: Seconds that never go back.
-    """
-
-    def __init__(self, limit: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        item = parse(limit)
-        self._amount: Final = item.amount
-        self._seconds: Final = item.get_expiry()
-        self._clock = clock
-        self._windows: dict[tuple[str, str], tuple[float, int]] = {}
-
-    def take(self, kind: str, name: str) -> Rate:
-        """Counts one request of an `address` or a `key`."""
-        now, window = self._clock(), (kind, name)
-        end, taken = self._windows.get(window, (now, 0))
-        if end <= now:
-            self._make_room(now)
-            self._windows.pop(window, None)
-            end, taken = now + self._seconds, 0
-        self._windows[window] = (end, taken + 1)
-        return Rate(
-            kind=kind,
-            limit=self._amount,
-            remaining=max(self._amount - taken - 1, 0),
-            reset_seconds=min(max(math.ceil(end - now), 1), self._seconds),
-            exceeded=taken >= self._amount,
-        )
-
-    def _make_room(self, now: float) -> None:
-        """Drops windows that are over; where there are too many others, the oldest ones."""
-        if len(self._windows) >= WINDOWS_MAX:
-            self._windows = {one: known for one, known in self._windows.items() if known[0] > now}
-            for one in list(self._windows)[: len(self._windows) - WINDOWS_MAX // 2]:
-                del self._windows[one]
 
 
 class Gate:
@@ -193,6 +106,7 @@ class Gate:
         known = self._known.get(digest)
         if known is not None and self._clock() < known[1]:
             return known[0]
+        self._known.pop(digest, None)
         asked = self._clock()
         if known is not None and self._app.is_quick:
             # One that was valid is looked up here: a thread would wait for this one.
@@ -210,16 +124,6 @@ def limiter_of(limiters: Mapping[str, RateLimiter], scope: ASGIScope) -> RateLim
     return limiters.get(scope["path"]) or limiters[""]
 
 
-def require_scope(caller: Caller, scope: Scope | None) -> None:
-    """Refuses a caller without a scope; None asks for none.
-
-    Raises:
-        NotAuthorizedError: The key lacks it.
-    """
-    if scope is not None and not caller.may(scope):
-        raise NotAuthorizedError(f"Expected a key with the scope {scope.value}.", scope=scope.value)
-
-
 def requires(scope: Scope | None) -> Guard:
     """The dependency that lets a caller with a scope pass; None asks for any valid key."""
 
@@ -233,32 +137,6 @@ def requires(scope: Scope | None) -> Guard:
         return caller
 
     return guard
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address.
-
-    Example:
-        >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0")
-        (True, False)
-    """
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def require_loopback(host: str, *, no_auth: bool, unsafe_debug: bool) -> None:
-    """Refuses to bind what must stay on this machine to an address that others can reach.
-
-    Raises:
-        InvalidSettingError: One of the flags is on and the host is not loopback.
-    """
-    for flag, on in (("--no-auth", no_auth), ("--unsafe-debug", unsafe_debug)):
-        if on and not is_loopback(host):
-            raise InvalidSettingError(f"Expected a loopback host with {flag}, found {host!r}.")
 
 
 def _require_local(request: Request) -> None:

@@ -14,8 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
-from dpdau.api.problems import RETRY_AFTER_SECONDS
 from dpdau.errors import (
+    RETRY_AFTER_SECONDS,
     InvalidEventError,
     OverloadedError,
     TooLargeError,

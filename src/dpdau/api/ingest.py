@@ -6,10 +6,9 @@ much is being taken already, 422 for the shape. The declarations are for the Ope
 """
 
 import asyncio
-import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Final
@@ -21,12 +20,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as ASGIScope
 
-from dpdau.api.auth import Gate, require_scope
+from dpdau.api.auth import Gate
 from dpdau.api.bodies import EVENT_FORMS, EVENTS_FORMS, BodyReader, form_of
 from dpdau.api.openapi import BODY_STATUSES, body_of, guarded, ref
 from dpdau.api.problems import Refusals
 from dpdau.api.schemas import IngestShape
 from dpdau.app import App
+from dpdau.app.admission import require_scope
+from dpdau.app.intake import Intake
 from dpdau.domain import Scope
 from dpdau.errors import DpdauError, InvalidEventError
 from dpdau.ingest.batch import IngestReport
@@ -37,8 +38,6 @@ from dpdau.ingest.event import Decoded, Form
 BATCH_ID_LENGTH_MAX: Final = 256
 LOOP_BYTES_MAX: Final = 256 << 10
 """A larger body is decoded beside the event loop; this many bytes take about 2 ms."""
-GATHERED_EVENTS: Final = 4_000
-"""Where this many events were gathered, they are written before further requests; about 5 ms."""
 EVENT_PATH: Final = "/event"
 EVENTS_PATH: Final = "/events"
 _METHOD: Final = "POST"
@@ -117,15 +116,15 @@ class Gathering:
     """Has the requests of an event loop written: those of one pass of it together.
 
     Args:
-        submit: Writes them, here where it can, else in a thread of its own.
+        intake: Where they wait, and are written, here where it can, else in a thread of its own.
 
     What a thread has written is handed over at once for all that landed meanwhile, as waking the
     loop costs a system call.
     """
 
-    def __init__(self, submit: Callable[[Sequence[IngestRequest]], None]) -> None:
-        self._submit = submit
-        self._is_called = False
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self._is_called = self._writes_soon = False
         self._begin()
 
     async def report(self, decoded: Decoded | DecodedTable, batch_id: str | None) -> IngestReport:
@@ -134,41 +133,47 @@ class Gathering:
         if loop is not self._loop:
             self._begin(loop)
         waiting: asyncio.Future[IngestReport] = loop.create_future()
-        if not self._gathered:
-            loop.call_soon(self._write)
-        self._gathered.append(IngestRequest(decoded, _Reply(self, waiting), batch_id))
+        # It waits in its place from now on; only the write is left for the end of this pass.
+        self._intake.submit_here([IngestRequest(decoded, _Reply(self, waiting), batch_id)])
+        self._write_soon()
         return await waiting
 
     def land(self, waiting: asyncio.Future[IngestReport], outcome: _Outcome) -> None:
         """Hands over what became of a request, from the thread that wrote it."""
+        loop = waiting.get_loop()
+        if loop is not self._loop:
+            # Its loop is closed, and nobody waits any more.
+            return
         if threading.get_ident() == self._thread:
             _hand_over(waiting, outcome)
             return
         self._landed.append((waiting, outcome))
         if not self._is_called:
+            # Noted first: the loop may have received before this thread goes on.
             self._is_called = True
-            # Where the loop is closed, nobody waits any more.
-            with contextlib.suppress(RuntimeError):
-                waiting.get_loop().call_soon_threadsafe(self._receive)
+            if not _called(loop, self._receive):
+                self._is_called = False
 
     def _begin(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Starts empty, for the loop of this thread."""
         self._loop = loop
         self._thread = threading.get_ident()
-        self._gathered: deque[IngestRequest] = deque()
         self._landed: deque[tuple[asyncio.Future[IngestReport], _Outcome]] = deque()
         self._is_called = False
+        self._writes_soon = False
+
+    def _write_soon(self) -> None:
+        """Has what waits written once this pass of the loop is over."""
+        if not self._writes_soon:
+            self._writes_soon = True
+            asyncio.get_running_loop().call_soon(self._write)
 
     def _write(self) -> None:
-        """Submits what was gathered, and of much a part, so that others have a turn."""
-        some: list[IngestRequest] = []
-        events = 0
-        while self._gathered and events < GATHERED_EVENTS:
-            some.append(self._gathered.popleft())
-            events += some[-1].size
-        if self._gathered:
-            asyncio.get_running_loop().call_soon(self._write)
-        self._submit(some)
+        """Has a part of what waits written; where more does, others have a turn first."""
+        loop = asyncio.get_running_loop()
+        self._writes_soon = False
+        if self._intake.write_here(lambda: _called(loop, self._write_soon)):
+            self._write_soon()
 
     def _receive(self) -> None:
         """Gives what has landed to those who wait, in the loop."""
@@ -176,6 +181,15 @@ class Gathering:
         self._is_called = False
         while self._landed:
             _hand_over(*self._landed.popleft())
+
+
+def _called(loop: asyncio.AbstractEventLoop, back: Callable[[], None]) -> bool:
+    """Has a loop call back, from another thread; False where it is closed."""
+    try:
+        loop.call_soon_threadsafe(back)
+    except RuntimeError:
+        return False
+    return True
 
 
 class _Reply:
@@ -229,7 +243,7 @@ class IngestRoutes:
         self._gate = gate
         self._bodies = bodies
         self._refusals = refusals
-        self._gathering = Gathering(product.intake.submit_here)
+        self._gathering = Gathering(product.intake)
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Serves one request."""

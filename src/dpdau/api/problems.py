@@ -20,18 +20,16 @@ from dpdau.errors import (
     DpdauError,
     InvalidPlanError,
     NotAuthenticatedError,
-    OverloadedError,
-    RateLimitedError,
     UnavailableError,
     outcome,
+    problem_document,
+    retry_after_seconds,
 )
 from dpdau.telemetry import Metrics, log
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
-RETRY_AFTER_SECONDS: Final = 1
 INTERNAL_CODE: Final = "internal"
 _FIELD_ERRORS_MAX: Final = 20
-_RESERVED: Final = frozenset({"type", "title", "status", "code", "detail"})
 _LOG = log("api")
 
 
@@ -50,14 +48,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> Problem:
     """One problem document; a fact never replaces a member of the standard."""
-    body = {
-        "type": f"urn:dpdau:problem:{code}",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "code": code,
-        "detail": detail,
-        **{name: value for name, value in (facts or {}).items() if name not in _RESERVED},
-    }
+    body = problem_document(status=status, code=code, detail=detail, facts=facts)
     return Problem(body, status_code=status, headers=headers)
 
 
@@ -75,10 +66,9 @@ def problem_of(error: DpdauError) -> Problem:
     """
     status = outcome(error).http_status
     headers: dict[str, str] = {}
-    if isinstance(error, RateLimitedError | OverloadedError):
-        headers["Retry-After"] = str(error.facts["retry_after_seconds"])
-    elif status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    wait = retry_after_seconds(error)
+    if wait is not None:
+        headers["Retry-After"] = str(wait)
     elif isinstance(error, NotAuthenticatedError):
         headers["WWW-Authenticate"] = "APIKey"
     return problem(

@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from dpdau import __version__
 from dpdau.api.bodies import PLAN_FORMS, BodyReader, form_of
 from dpdau.api.openapi import BODY_STATUSES, body_of, guarded, ref, refusals
-from dpdau.api.problems import RETRY_AFTER_SECONDS, question_error
+from dpdau.api.problems import question_error
 from dpdau.api.readiness import Readiness
 from dpdau.api.schemas import (
     AnswerShape,
@@ -49,7 +49,7 @@ from dpdau.api.schemas import (
 )
 from dpdau.app import App
 from dpdau.domain import Answer, Metric, Scope, Segment
-from dpdau.errors import InvalidEventError, InvalidPlanError
+from dpdau.errors import RETRY_AFTER_SECONDS, InvalidEventError, InvalidPlanError
 
 CSV_COLUMNS: Final = (
     "metric",

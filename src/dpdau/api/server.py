@@ -15,17 +15,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dpdau import __version__
 from dpdau.api import growth, ingest, live, openapi, pages, problems, routes, traffic
-from dpdau.api.auth import (
-    INGEST_RATE_LIMIT,
-    RATE_LIMIT,
-    Gate,
-    RateLimiter,
-    require_loopback,
-)
+from dpdau.api.auth import Gate
 from dpdau.api.bodies import BODY_BYTES_MAX, BodyReader
 from dpdau.api.protocol import BoundedHttpProtocol
 from dpdau.api.readiness import Readiness
 from dpdau.app import App
+from dpdau.app.admission import INGEST_RATE_LIMIT, RATE_LIMIT, RateLimiter, require_loopback
 from dpdau.errors import InvalidSettingError
 from dpdau.telemetry import Metrics, log, logs_in_batches, write_logs
 
@@ -133,13 +128,15 @@ def serve(
     ingest_rate_limit: str = INGEST_RATE_LIMIT,
     max_body_bytes: int = BODY_BYTES_MAX,
     drain_seconds: int = DRAIN_SECONDS_MAX,
+    stopping: Callable[[], None] | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT; then closes the app.
 
     On the signal it stops accepting, lets requests in flight finish for at most `drain_seconds`,
     and closes the app. The caller's process goes on and ends with its own exit code. Only where a
     request is stuck beyond that limit is the process ended, with `STUCK_EXIT_CODE`: what was
-    acknowledged is durable, and what was not is not.
+    acknowledged is durable, and what was not is not. Another front over the same app hears of the
+    stop by `stopping`, which must not wait, and is closed with the app.
 
     Raises:
         InvalidSettingError: `no_auth` or `unsafe_debug` on an address that others can reach.
@@ -170,7 +167,7 @@ def serve(
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=drain_seconds,
     )
-    server = _Server(config, api.state.streams)
+    server = _Server(config, api.state.streams, stopping)
     try:
         listener = _listen(host, port)
         _LOG.info("serving", host=host, port=listener.getsockname()[1])
@@ -190,9 +187,12 @@ def serve(
 class _Server(uvicorn.Server):
     """The server with a limit on its own stop: a thread that is stuck would hold it for ever."""
 
-    def __init__(self, config: uvicorn.Config, streams: live.Streams) -> None:
+    def __init__(
+        self, config: uvicorn.Config, streams: live.Streams, stopping: Callable[[], None] | None
+    ) -> None:
         super().__init__(config)
         self._streams = streams
+        self._stopping = stopping
         drain = config.timeout_graceful_shutdown
         assert drain is not None
         self.is_stuck = False
@@ -202,6 +202,8 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts the limit, ends the streams, stops, and notes whether a request did not finish."""
         self.limit.start()
+        if self._stopping is not None:
+            self._stopping()
         self._streams.close()
         await super().shutdown(sockets)
         self.is_stuck = bool(self.server_state.tasks)

@@ -6,7 +6,6 @@ carries no client address and no query for the same reason.
 
 import math
 import time
-import traceback
 from collections import deque
 from collections.abc import Mapping
 from functools import partial
@@ -17,17 +16,17 @@ from prometheus_client import Counter, Gauge, Histogram
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dpdau.api.auth import TRAFFIC_SCOPE_KEY, RateLimiter, Traffic, limiter_of
+from dpdau.api.auth import TRAFFIC_SCOPE_KEY, Traffic, limiter_of
 from dpdau.api.problems import INTERNAL_CODE, internal_problem, problem_of
+from dpdau.app.admission import RateLimiter
 from dpdau.errors import RateLimitedError
-from dpdau.telemetry import Metrics, log, log_line
+from dpdau.telemetry import Metrics, log, log_line, place_of
 
 LATENCY_SAMPLES_MAX: Final = 2048
 CLIENT_CLOSED_STATUS: Final = 499
 _UNLIMITED_PATHS: Final = frozenset({"/healthz"})
 STREAM_PATH: Final = "/live"
 """Its answer lasts as long as its reader stays, which is no latency."""
-_FRAMES_MAX: Final = 12
 _LATENCY_BUCKETS_SECONDS: Final = (0.01, 0.05, 0.1, 0.5, 1, 5)
 ANSWER_HEADERS: Final = {
     "Cache-Control": "no-store",
@@ -104,7 +103,8 @@ class TrafficMiddleware:
             status = CLIENT_CLOSED_STATUS
         except Exception as error:  # noqa: BLE001 - the outermost loop of the service.
             self._metrics.refusals.labels(INTERNAL_CODE).inc()
-            _LOG.error("failed", route=route_of(scope), **_place_of(error))
+            status_of_bug = int(HTTPStatus.INTERNAL_SERVER_ERROR)
+            _LOG.error("failed", route=route_of(scope), status=status_of_bug, **place_of(error))
             if status == 0:
                 await internal_problem()(scope, receive, send_noted)
         finally:
@@ -177,13 +177,3 @@ class RequestCounts:
             )
         known[0].inc()
         known[1].observe(seconds)
-
-
-def _place_of(error: Exception) -> dict[str, object]:
-    """Where a bug is: its type and its frames. Not its message, which may hold a private value."""
-    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES_MAX:]
-    return {
-        "status": int(HTTPStatus.INTERNAL_SERVER_ERROR),
-        "error": type(error).__qualname__,
-        "frames": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
-    }

@@ -15,13 +15,20 @@ if TYPE_CHECKING:
     from dpdau.app.restoring import restore_all
     from dpdau.app.rules import ingest_rules, system_clock
     from dpdau.app.verbs import Verbs
-    from dpdau.app.wiring import checked_terms, migrate_ledger, restore_ledger, secret_of
+    from dpdau.app.wiring import (
+        checked_terms,
+        copy_ledger,
+        migrate_ledger,
+        restore_ledger,
+        secret_of,
+    )
 
 __all__ = [
     "App",
     "Verbs",
     "back_up",
     "checked_terms",
+    "copy_ledger",
     "create",
     "ingest_rules",
     "migrate_ledger",

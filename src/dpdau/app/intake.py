@@ -17,6 +17,7 @@ from dpdau.settings import Settings
 
 if TYPE_CHECKING:
     from dpdau.ingest.bulk import Progress
+    from dpdau.ingest.kafka.producing import Producing
 
 
 _Answer = TypeVar("_Answer")
@@ -53,6 +54,8 @@ class Intake:
             dimensions=settings.DIMENSIONS,
             before=before,
         )
+        self._producing = _producing(settings, keys) if settings.INGEST_MODE == "kafka" else None
+        self._road: GroupCommit | Producing = self._producing or self._commits
 
     def rules(self) -> Rules:
         """What an event must be today, for the readers of `ingest`."""
@@ -75,12 +78,43 @@ class Intake:
         batch_id: str | None = None,
         offsets: Mapping[str, int] | None = None,
     ) -> Future[IngestReport]:
-        """Has events written; the report comes once they are durable; see `GroupCommit.submit`."""
-        return self._commits.submit(decoded, batch_id=batch_id, offsets=offsets)
+        """Has events written; the report comes once they are durable; see `GroupCommit.submit`.
+
+        Under `INGEST_MODE=kafka` they are durable in Kafka; see `Producing`.
+        """
+        return self._road.submit(decoded, batch_id=batch_id, offsets=offsets)
 
     def submit_here(self, requests: Sequence[Request]) -> None:
-        """Has requests written, here where it can; see `GroupCommit.submit_here`."""
-        self._commits.submit_here(requests)
+        """Lets requests wait for `write_here`; see `GroupCommit.submit_here`."""
+        self._road.submit_here(requests)
+
+    def write_here(self, again: Callable[[], object]) -> bool:
+        """Writes what waits, here where it can; see `GroupCommit.write_here`."""
+        return self._commits.write_here(again)
+
+    def submit_consumed(
+        self, decoded: Decoded | DecodedTable, offsets: Mapping[str, int]
+    ) -> Future[IngestReport]:
+        """Has what came from Kafka written to the store, whatever the mode."""
+        return self._commits.submit(decoded, offsets=offsets)
+
+    def offset(self, source: str) -> int | None:
+        """The last offset of a source that is stored with its activity, or None."""
+        return self._store.offset(source)
+
+    @property
+    def passes_on(self) -> bool:
+        """Whether events that are sent here go to Kafka first."""
+        return self._producing is not None
+
+    def check_ready(self) -> None:
+        """Proves that events can be taken now, as far as that is not the store's matter.
+
+        Raises:
+            BrokerUnavailableError: Kafka does not answer.
+        """
+        if self._producing is not None:
+            self._producing.check_ready()
 
     def alone(self, work: Callable[[], _Answer]) -> _Answer:
         """Does other work on the store, when all events that were taken before are written."""
@@ -94,4 +128,13 @@ class Intake:
 
     def close(self) -> None:
         """Writes what waits; may be called twice."""
+        self._road.close()
         self._commits.close()
+
+
+def _producing(settings: Settings, keys: Keys) -> "Producing":
+    """The road to Kafka."""
+    from dpdau.app.consuming import broker_of
+    from dpdau.ingest.kafka.producing import Producing
+
+    return Producing(broker_of(settings), named=keys.source_name)

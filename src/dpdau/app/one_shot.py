@@ -10,11 +10,17 @@ from numpy.typing import NDArray
 from dpdau.app.months import quoted
 from dpdau.app.reading import Reading
 from dpdau.app.rules import system_clock
-from dpdau.app.wiring import StrategyShelf, report_terms, sketch_impl, terms
+from dpdau.app.wiring import (
+    StrategyShelf,
+    known_ledger,
+    may_be_new,
+    report_terms,
+    sketch_impl,
+    terms,
+)
 from dpdau.datadir import DataDir
 from dpdau.domain import Answer, Clock, MonthQuote, Release, Segment, month_of
 from dpdau.ingest.event_file import Counted
-from dpdau.ledger.engine import ledger_path
 from dpdau.ledger.ledger import Ledger
 from dpdau.ledger.statement import Statements
 from dpdau.mechanisms.matrix.covariance import Progress
@@ -160,10 +166,9 @@ def _open_ledger(settings: Settings, folder: DataDir, clock: Clock) -> Ledger:
     Raises:
         LedgerCorruptError: Days of the store were released, and the ledger is gone.
     """
-    path = ledger_path(settings.ledger_url)
-    if not (path.exists() or folder.mark.exists()) and any(folder.activity.iterdir()):
+    if may_be_new(settings, folder) and any(folder.activity.iterdir()):
         from dpdau.app.product import App
 
         # The store knows whether days were released, and it takes its keys to ask it.
         App.open(settings, clock=clock).close()
-    return Ledger(settings.ledger_url, mark_path=folder.mark, clock=clock)
+    return known_ledger(settings, folder, clock=clock)

@@ -194,9 +194,9 @@ class App:
                 use, owned = hold(folder, settings, clock=clock, serve_at=serve_at, alone=alone)
                 held.append(use)
             keyring = open_keyring(folder, secret, clock=clock)
-            store = open_store(folder, keyring, clock=clock, read_only=read_only)
+            store = open_store(folder, keyring, settings, clock=clock, read_only=read_only)
             held.append(store)
-            ledger = open_ledger(settings, folder, store, clock=clock)
+            ledger = open_ledger(settings, folder, store, clock=clock, metrics=metrics)
             held.append(ledger)
             keys = Keys(
                 keyring,
@@ -280,8 +280,8 @@ class App:
 
     @property
     def is_quick(self) -> bool:
-        """Whether what is stored is read in milliseconds, so that an event loop may do it."""
-        return self._statements.is_quick
+        """Whether the ledger is read in milliseconds, so that an event loop may do it."""
+        return self.ledger.is_local
 
     def stored(
         self,
@@ -291,12 +291,12 @@ class App:
         window_days: int | None = None,
         segment: Segment | None = None,
     ) -> Answer | None:
-        """What `release` answers where it `is_quick` and the number is stored, or None."""
+        """What `release` answers where that takes milliseconds, as it was told before, or None."""
         if self._unsafe_debug or not self.is_quick:
             return None
         asked = self._question(metric, day, window_days, segment)
         known = self.ledger.find_release(metric, asked.window, segment)
-        return None if known is None else self._answers.of(known, replayed=True)
+        return None if known is None else self._answers.at_once(known)
 
     def growth(
         self, day: dt.date, *, window_days: int | None = None, fresh: bool = False
@@ -456,6 +456,7 @@ class App:
         """
         self._store.check_writable()
         self.ledger.check_writable()
+        self.intake.check_ready()
 
     def attach(self, one: SupportsClose) -> None:
         """Has something closed with the app, before everything that the app holds."""

@@ -1,4 +1,4 @@
-"""A file of events that is counted in a thread of its own, while the rest of the product starts.
+"""Events that are counted in a thread of their own, while the rest of the product starts.
 
 Nothing heavy may be imported here: what this module needs is what the counting waits for.
 """
@@ -7,19 +7,49 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from dpdau.app.rules import ingest_rules, system_clock
 from dpdau.domain import WAU_WINDOW_DAYS, Clock, Op, Segment
 from dpdau.errors import InvalidSettingError
 from dpdau.ingest.event_file import Counted, EventFile, MonthSpan
-from dpdau.ingest.rules import Fields
+from dpdau.ingest.rules import Fields, Rules
 from dpdau.ledger.peek import may_have_plan
 from dpdau.settings import Settings
+
+if TYPE_CHECKING:
+    from dpdau.ingest.warehouse import TableAddress, Warehouse
 
 EPSILON_MAX: Final = 50
 DELTA_MAX: Final = Decimal("1e-3")
 _STOP_SECONDS: Final = 0.1
+
+
+class Counting(Protocol):
+    """Something that counts a month once, as `EventFile` does: a file, or a table elsewhere."""
+
+    def count(self) -> Counted:
+        """Counts; raises what its kind raises."""
+
+    def progress(self) -> tuple[float, int]:
+        """The share that is done, 0..1, and how many rows that is; for another thread."""
+
+    def stop(self) -> None:
+        """Ends the counting with an error; for another thread."""
+
+
+class Events(Protocol):
+    """Where events are, and how to read them."""
+
+    @property
+    def name(self) -> str:
+        """What they are called, to be shown."""
+
+    def may_be_there(self) -> bool:
+        """Whether it is worth while to begin before anything else is known."""
+
+    def open(self, rules: Rules, span: MonthSpan) -> Counting:
+        """What will count them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,23 +61,68 @@ class Source:
     fields: Fields = field(default_factory=Fields)
     op_default: Op | None = None
 
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        return self.path.name
+
+    def may_be_there(self) -> bool:
+        """Whether there is a file."""
+        return self.path.is_file()
+
+    def open(self, rules: Rules, span: MonthSpan) -> Counting:
+        """The file; raises what `EventFile` does."""
+        own = replace(rules, fields=self.fields, op_default=self.op_default)
+        return EventFile(self.path, rules=own, span=span, file_format=self.file_format)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableSource:
+    """A table of events in a warehouse; `order` is the column that says which row came first."""
+
+    address: "TableAddress"
+    order: str | None = None
+    fields: Fields = field(default_factory=Fields)
+    op_default: Op | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the table, without the address."""
+        return f"the table {'.'.join(self.address.table)}"
+
+    def may_be_there(self) -> bool:
+        """Only asking for it shows."""
+        return True
+
+    def open(self, rules: Rules, span: MonthSpan) -> "Warehouse":
+        """The table; it is not connected to before it is counted."""
+        from dpdau.ingest.warehouse import Warehouse
+
+        own = replace(rules, fields=self.fields, op_default=self.op_default)
+        return Warehouse(self.address, rules=own, span=span, order=self.order)
+
 
 class Reading:
-    """One file, counted for one month once somebody wants it."""
+    """Events of one source, counted for one month once somebody wants it."""
 
     def __init__(
-        self, settings: Settings, month: str, source: Source, *, clock: Clock = system_clock
+        self, settings: Settings, month: str, source: Events, *, clock: Clock = system_clock
     ) -> None:
         self._settings, self._source = settings, source
-        self._today = clock().astimezone(settings.zone).date()
+        self._rules = ingest_rules(settings, clock().astimezone(settings.zone).date())
         self._span = MonthSpan(
             month,
             (1, WAU_WINDOW_DAYS, settings.MAU_WINDOW_DAYS),
             tuple(Segment.parse(text) for text in settings.PLAN_SEGMENTS),
         )
         self._thread: ThreadPoolExecutor | None = None
-        self._file: EventFile | None = None
+        self._counter: Counting | None = None
         self._counting: Future[Counted] | None = None
+
+    @property
+    def rules(self) -> Rules:
+        """What is taken."""
+        return self._rules
 
     @property
     def span(self) -> MonthSpan:
@@ -60,7 +135,7 @@ class Reading:
         That changes when the counting begins and nothing else: whether a charge is made, and
         refused, is decided in the ledger.
         """
-        if self._source.path.is_file() and not may_have_plan(
+        if self._source.may_be_there() and not may_have_plan(
             self._settings.ledger_url, f"plan-{self._span.month}"
         ):
             self.start()
@@ -73,15 +148,9 @@ class Reading:
         """
         if self._counting is not None:
             return
-        rules = ingest_rules(self._settings, self._today, fields=self._source.fields)
-        self._file = EventFile(
-            self._source.path,
-            rules=replace(rules, op_default=self._source.op_default),
-            span=self._span,
-            file_format=self._source.file_format,
-        )
+        self._counter = self._source.open(self._rules, self._span)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="count")
-        self._counting = self._thread.submit(self._file.count)
+        self._counting = self._thread.submit(self._counter.count)
 
     def wait(self, seconds: float) -> bool:
         """Waits for so long, or until the counting ends; says whether it ended."""
@@ -92,24 +161,24 @@ class Reading:
 
     def progress(self) -> tuple[float, int]:
         """The share that is done, 0..1, and how many rows that is."""
-        assert self._file is not None, "it was started"
-        return self._file.progress()
+        assert self._counter is not None, "it was started"
+        return self._counter.progress()
 
     def counted(self) -> Counted | None:
-        """What the file adds up to, private; None where nobody wanted it. Waits for the end.
+        """What the events add up to, private; None where nobody wanted it. Waits for the end.
 
         Raises:
-            What `EventFile.count` raises.
+            What `EventFile.count` or `Warehouse.count` raises.
         """
         return None if self._counting is None else self._counting.result()
 
     def close(self) -> None:
         """Ends the counting; may be called twice."""
-        if self._file is not None and self._counting is not None:
-            self._file.stop()
+        if self._counter is not None and self._counting is not None:
+            self._counter.stop()
             # A stop that comes between two statements of the engine ends neither of them.
             while not self.wait(_STOP_SECONDS):
-                self._file.stop()
+                self._counter.stop()
         if self._thread is not None:
             self._thread.shutdown()
 

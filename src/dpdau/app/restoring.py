@@ -21,7 +21,7 @@ from dpdau.app.backups import (
     sync_names,
     write,
 )
-from dpdau.app.wiring import open_store, secret_of, system_clock
+from dpdau.app.wiring import known_ledger, open_store, secret_of, system_clock
 from dpdau.datadir import DataDir
 from dpdau.domain import Clock
 from dpdau.errors import (
@@ -30,10 +30,9 @@ from dpdau.errors import (
     StoreCorruptError,
     StoreUnavailableError,
 )
-from dpdau.ledger import ledger as ledgers
+from dpdau.ledger import upkeep
 from dpdau.ledger.backup import since_copy
-from dpdau.ledger.engine import ledger_path
-from dpdau.ledger.ledger import Ledger
+from dpdau.ledger.places import ledger_file, ledger_path
 from dpdau.ledger.steps import StoredPlan
 from dpdau.plan import MonthPlan, live_plan_id, month_plan_id
 from dpdau.pseudonym import Keyring
@@ -133,10 +132,11 @@ def _compared(settings: Settings, folder: DataDir, checked: Checked, clock: Cloc
     """What the ledger that is here, or its mark, says of the time since the backup."""
     url, keeps, more = settings.ledger_url, False, 0
     recorded, went_on = checked.recorded, frozenset[str]()
-    if ledger_path(url).exists() and folder.mark.exists():
+    path = ledger_file(url)
+    if path is None or (path.exists() and folder.mark.exists()):
         # A ledger that is damaged is as good as none; its mark still counts.
         with suppress(LedgerCorruptError):
-            Ledger(url, mark_path=folder.mark, clock=clock).close()
+            known_ledger(settings, folder, clock=clock).close()
             keeps = True
     if keeps:
         since = since_copy(url, checked.ledger)
@@ -145,8 +145,9 @@ def _compared(settings: Settings, folder: DataDir, checked: Checked, clock: Cloc
         recorded, went_on = since.erasures, since.plans
     unchanged = keeps and more == 0
     if not keeps:
+        ledger_path(url)  # Refuses a database: this puts files back.
         marked = folder.mark.exists()
-        ledgers.verify_backup(checked.report.path / LEDGER, mark_path=folder.mark)
+        upkeep.verify_backup(checked.report.path / LEDGER, mark_path=folder.mark)
         head = json.loads(folder.mark.read_bytes())["seq"] if marked else None
         unchanged = head == checked.ledger.entries
     return RestoreReport(
@@ -218,7 +219,7 @@ def _restored(
     (folder.root / "restore.json.tmp").rename(folder.restoring)
     sync_names(folder.root)
     if not found.keeps_ledger:
-        ledgers.restore(
+        upkeep.restore(
             source / LEDGER,
             url=settings.ledger_url,
             mark_path=folder.mark,
@@ -265,7 +266,7 @@ def _settle(
     """Records the restore, and gives up what cannot go on without using noise twice."""
     trusted, reason, clock = how
     store = open_store(folder, checked.keyring, clock=clock, read_only=False)
-    ledger = Ledger(settings.ledger_url, mark_path=folder.mark, clock=clock)
+    ledger = known_ledger(settings, folder, clock=clock)
     try:
         ledger.audit_event(
             "operator",

@@ -1,7 +1,10 @@
 """Settings turned into what the rooms take: terms, rules, secrets, stores; and the clock."""
 
 import datetime as dt
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,10 +23,11 @@ from dpdau.errors import (
     StoreCorruptError,
     UnsupportedMechanismError,
 )
-from dpdau.ledger import ledger as ledgers
+from dpdau.ledger import upkeep
 from dpdau.ledger.audit import AuditReport
-from dpdau.ledger.engine import ledger_path
+from dpdau.ledger.copying import Moved
 from dpdau.ledger.ledger import Ledger
+from dpdau.ledger.places import ledger_file
 from dpdau.ledger.statement import ReportTerms
 from dpdau.mechanisms.matrix import strategies
 from dpdau.mechanisms.matrix.covariance import Progress
@@ -35,6 +39,7 @@ from dpdau.settings import Settings
 if TYPE_CHECKING:
     from dpdau.activity.embedded import EmbeddedStore
     from dpdau.pseudonym import Keyring
+    from dpdau.telemetry import Metrics
 
 WRITER_WAIT_SECONDS: Final = 15.0
 EPOCH_NOTE: Final = "pseudonym-epoch"
@@ -150,7 +155,7 @@ def report_terms(settings: Settings) -> ReportTerms:
 def migrate_ledger(settings: Settings, *, dry_run: bool) -> list[str]:
     """Brings the ledger's tables up to date; returns the SQL of each revision that was missing."""
     folder = DataDir(settings.DATA_DIR).create()
-    pending = ledgers.migrate(
+    pending = upkeep.migrate(
         settings.ledger_url, mark_path=folder.mark, clock=system_clock, dry_run=dry_run
     )
     return [f"-- {one.revision}: {one.summary}\n{one.sql}" for one in pending]
@@ -167,10 +172,10 @@ def restore_ledger(
     """
     folder = DataDir(settings.DATA_DIR).create()
     if verify_only:
-        return ledgers.verify_backup(source, mark_path=folder.mark)
+        return upkeep.verify_backup(source, mark_path=folder.mark)
     use = folder.own("dpdau restore")
     try:
-        return ledgers.restore(
+        return upkeep.restore(
             source,
             url=settings.ledger_url,
             mark_path=folder.mark,
@@ -198,9 +203,16 @@ def secret_of(settings: Settings) -> bytes:
 
 
 def open_store(
-    folder: DataDir, keyring: "Keyring", *, clock: Clock, read_only: bool
+    folder: DataDir,
+    keyring: "Keyring",
+    settings: Settings | None = None,
+    *,
+    clock: Clock,
+    read_only: bool,
 ) -> "EmbeddedStore":
     """The embedded store; a reader that comes first makes it, as a writer would.
+
+    Where the settings pass events on to Kafka, it answers only for what was consumed into it.
 
     Raises:
         StoreCorruptError: It was written under a newer key than the keyring knows: its users would
@@ -212,7 +224,12 @@ def open_store(
     key = keyring.store_key()
     if read_only and not EmbeddedStore.exists(folder.activity):
         EmbeddedStore(folder.activity, store_key=key, clock=clock).close()
-    store = EmbeddedStore(
+    made: Callable[..., EmbeddedStore] = EmbeddedStore
+    if settings is not None and settings.INGEST_MODE == "kafka":
+        from dpdau.app.gateway import GatewayStore, feed_of
+
+        made = partial(GatewayStore, feed=keyring.source_name(feed_of(settings.KAFKA_TOPIC)))
+    store = made(
         folder.activity,
         store_key=key,
         clock=clock,
@@ -236,7 +253,12 @@ def noted_epoch(store: ActivityStore) -> int:
 
 
 def open_ledger(
-    settings: Settings, folder: DataDir, store: ActivityStore, *, clock: Clock
+    settings: Settings,
+    folder: DataDir,
+    store: ActivityStore,
+    *,
+    clock: Clock,
+    metrics: "Metrics | None" = None,
 ) -> Ledger:
     """The ledger; made only where nothing was released from this activity yet.
 
@@ -244,13 +266,53 @@ def open_ledger(
         LedgerCorruptError: Days were released, and neither a ledger nor its mark is there: a new
             ledger would refund what was spent.
     """
-    path = ledger_path(settings.ledger_url)
-    if not path.exists() and not folder.mark.exists() and store.has_closed_days():
+    if may_be_new(settings, folder) and store.has_closed_days():
+        place = ledger_file(settings.ledger_url) or "a place that this directory has a mark of"
         raise LedgerCorruptError(
-            f"Expected the ledger of the days that were released, found none at {path}. Put it "
+            f"Expected the ledger of the days that were released, found none at {place}. Put it "
             "back, or restore a backup; a new ledger would refund what was spent."
         )
-    return Ledger(settings.ledger_url, mark_path=folder.mark, clock=clock)
+    return known_ledger(settings, folder, clock=clock, metrics=metrics)
+
+
+def may_be_new(settings: Settings, folder: DataDir) -> bool:
+    """Whether nothing here shows that the ledger was used before."""
+    path = ledger_file(settings.ledger_url)
+    return not folder.mark.exists() and (path is None or not path.exists())
+
+
+def known_ledger(
+    settings: Settings, folder: DataDir, *, clock: Clock, metrics: "Metrics | None" = None
+) -> Ledger:
+    """The ledger of the settings, for whoever has made sure that it may be new."""
+    return Ledger(
+        settings.ledger_url,
+        mark_path=folder.mark,
+        clock=clock,
+        busy_timeout_seconds=settings.LEDGER_LOCK_TIMEOUT_SECONDS,
+        statement_timeout_seconds=settings.LEDGER_STATEMENT_TIMEOUT_SECONDS,
+        metrics=metrics,
+    )
+
+
+def copy_ledger(settings: Settings, url: str, *, moved: Moved) -> AuditReport:
+    """Copies the ledger into an empty database of any kind, and verifies the copy.
+
+    Raises:
+        DataDirInUseError: A service or another command is using the directory.
+        InvalidSettingError: The target is not a URL of a ledger, or has a ledger.
+        LedgerCorruptError: The copy is not sound; nothing is left of it.
+    """
+    folder = DataDir(settings.DATA_DIR).create()
+    if may_be_new(settings, folder):
+        raise InvalidSettingError(
+            "Expected a ledger to copy, found none that this data directory has used."
+        )
+    with ExitStack() as held:
+        held.callback(folder.own("dpdau ledger copy").close)
+        ledger = known_ledger(settings, folder, clock=system_clock)
+        held.callback(ledger.close)
+        return ledger.copy(url, moved=moved)
 
 
 def open_keyring(

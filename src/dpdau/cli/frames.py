@@ -1,4 +1,4 @@
-"""Keeps the array library from loading the library of data frames, which no command needs."""
+"""Keeps the array library from loading the library of data frames, which one command needs."""
 
 import sys
 from collections.abc import Sequence
@@ -26,3 +26,8 @@ def hide_data_frames() -> None:
     It would load it at its first conversion, which takes half a second and 60 MB.
     """
     sys.meta_path.insert(0, _Hidden())
+
+
+def show_data_frames() -> None:
+    """Takes that back, for a library that is built on them."""
+    sys.meta_path[:] = [one for one in sys.meta_path if not isinstance(one, _Hidden)]

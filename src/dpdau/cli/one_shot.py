@@ -1,4 +1,4 @@
-"""The command that turns a file of events into the numbers of a month, and keeps nothing else."""
+"""The command that turns events into the numbers of a month, and keeps nothing else."""
 
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -20,13 +20,15 @@ from dpdau.cli.event_options import (
 )
 from dpdau.cli.plans import show_quote
 from dpdau.cli.session import JsonOption, print_json, settings
-from dpdau.domain import Metric
+from dpdau.domain import Metric, Op
 from dpdau.errors import InvalidSettingError
 
 if TYPE_CHECKING:
     from dpdau.app.one_shot import OneShotAnswer
-    from dpdau.app.reading import Reading
+    from dpdau.app.reading import Events, Reading
+    from dpdau.ingest.rules import Fields
     from dpdau.mechanisms.matrix.covariance import Progress
+    from dpdau.settings import Settings
 
 _WATCH_SECONDS: Final = 0.1
 
@@ -37,13 +39,21 @@ def register(app: typer.Typer) -> None:
 
 
 def release(
-    source: Annotated[
-        Path,
+    month: Annotated[str, typer.Option("--month", help="A month that is over, YYYY-MM.")],
+    path: Annotated[
+        Path | None,
         typer.Option(
             "--from", help="A file of events: Parquet, NDJSON or CSV; plain, gzip or zstd."
         ),
-    ],
-    month: Annotated[str, typer.Option("--month", help="A month that is over, YYYY-MM.")],
+    ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option("--events", help="In its place a table elsewhere: ENGINE://…?table=NAME."),
+    ] = None,
+    order: Annotated[
+        str | None,
+        typer.Option("--order", help="Column of a table that says which row came first."),
+    ] = None,
     epsilon: Annotated[
         str | None, typer.Option("--epsilon", help="ε of the month; PLAN_EPSILON unless given.")
     ] = None,
@@ -57,19 +67,27 @@ def release(
     ts: TsOption = "ts",
     default_op: DefaultOpOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the price and the precision; read no file.")
+        bool, typer.Option("--dry-run", help="Show the price and the precision; read nothing.")
+    ] = False,
+    show_sql: Annotated[
+        bool, typer.Option("--show-sql", help="Show what a table is asked; release nothing.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Release a whole month from a file, for one charge; the activity is not kept."""
+    """Release a whole month from a file or a table, for one charge; the activity is not kept."""
     terms = {"epsilon": _decimal("epsilon", epsilon), "delta": _decimal("delta", delta)}
     default = parse_op(default_op)
-    from dpdau.app.reading import Reading, Source, with_terms
+    from dpdau.app.reading import Reading, with_terms
     from dpdau.ingest.rules import Fields
 
     loaded = with_terms(settings(), **terms)
     fields = Fields(user_id=user, day=day, op=op, ts=ts)
-    events = Source(path=source, file_format=file_format, fields=fields, op_default=default)
+    events = _events(
+        path, table, order=order, file_format=file_format, fields=fields, op_default=default
+    )
+    if show_sql:
+        _show_sql(loaded, month, events)
+        return
     with Reading(loaded, month, events) as reading, _solving() as progress:
         if not dry_run:
             # The counting has begun when the libraries of everything else are imported.
@@ -78,19 +96,71 @@ def release(
 
         with OneShot(loaded, progress=progress) as product:
             if dry_run:
-                buy = f"dpdau release --from {source.name} --month {month}"
+                which = f"--from {path.name}" if path else "--events …"
+                buy = f"dpdau release {which} --month {month}"
                 show_quote(product.price(month), as_json=as_json, buy=buy)
                 return
             watch = _watch if sys.stderr.isatty() else None
             answer = product.release(reading, watch=watch)
-    _tell(answer, source)
+    _tell(answer, events)
     if as_json:
         print_json([one.to_json() for one in answer.answers])
         return
     _show(answer, month)
 
 
-def _tell(answer: "OneShotAnswer", source: Path) -> None:
+def _events(
+    path: Path | None,
+    table: str | None,
+    *,
+    order: str | None,
+    file_format: str | None,
+    fields: "Fields",
+    op_default: Op | None,
+) -> "Events":
+    """The file or the table, of which one is given.
+
+    Raises:
+        InvalidSettingError: None is, or both are, or an option is the other's.
+    """
+    from dpdau.app.reading import Source, TableSource
+
+    if (path is None) == (table is None):
+        raise InvalidSettingError("Expected one of --from and --events, found both or none.")
+    if table is None:
+        assert path is not None
+        if order is not None:
+            raise InvalidSettingError(
+                "Expected no --order for a file, whose rows are in an order, found one."
+            )
+        return Source(path=path, file_format=file_format, fields=fields, op_default=op_default)
+    if file_format is not None:
+        raise InvalidSettingError("Expected no --format for a table, found one.")
+    from dpdau.cli.frames import show_data_frames
+    from dpdau.ingest.warehouse import TableAddress
+
+    # Ibis asks a Postgres for nothing without them.
+    show_data_frames()
+    address = TableAddress.parse(table)
+    return TableSource(address=address, order=order, fields=fields, op_default=op_default)
+
+
+def _show_sql(loaded: "Settings", month: str, events: "Events") -> None:
+    """The queries that a table would be asked, on standard output.
+
+    Raises:
+        InvalidSettingError: The events are a file.
+    """
+    from dpdau.app.reading import Reading, TableSource
+
+    if not isinstance(events, TableSource):
+        raise InvalidSettingError("Expected --events with --show-sql, found --from.")
+    with Reading(loaded, month, events) as reading:
+        for query in events.open(reading.rules, reading.span).sql():
+            typer.echo(f"{query};\n")
+
+
+def _tell(answer: "OneShotAnswer", source: "Events") -> None:
     """What was read, on standard error."""
     if answer.counted is None:
         typer.echo(
@@ -104,7 +174,10 @@ def _tell(answer: "OneShotAnswer", source: Path) -> None:
         f"{read.rejected_count:,} rejected",
         err=True,
     )
-    tell_rejected(read)
+    for fault, count in read.refused:
+        typer.echo(f"  {count:,} rows: {fault.code.value}: {fault.message}", err=True)
+    if not read.refused:
+        tell_rejected(read)
 
 
 def _show(answer: "OneShotAnswer", month: str) -> None:
@@ -123,7 +196,7 @@ def _show(answer: "OneShotAnswer", month: str) -> None:
 
 
 def _watch(reading: "Reading") -> None:
-    """Shows how far a file is, on a terminal."""
+    """Shows how far the counting is, on a terminal."""
     from dpdau.cli.output import share_progress
 
     with share_progress("reading events") as moved:

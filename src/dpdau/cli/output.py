@@ -250,15 +250,10 @@ def share_progress(label: str) -> Iterator[Callable[[float, int], None]]:
 
 
 @contextmanager
-def copy_progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with rate and time left for bytes out of a total, nothing in a pipe."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
+def copy_progress(label: str, *, of_bytes: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A bar with time left for bytes, or other things, out of a total; nothing in a pipe."""
+    done = (DownloadColumn(), TransferSpeedColumn()) if of_bytes else (TaskProgressColumn(),)
+    columns = (TextColumn("{task.description}"), BarColumn(), *done, TimeRemainingColumn())
     with Progress(*columns, console=ERR, disable=not ERR.is_terminal, transient=True) as progress:
         task = progress.add_task(label, total=None)
 

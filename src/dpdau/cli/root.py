@@ -8,9 +8,11 @@ import typer
 from dpdau import __version__
 from dpdau.cli import (
     backups,
+    consume,
     data,
     erasures,
     experiments,
+    ledger,
     numbers,
     one_shot,
     plans,
@@ -41,6 +43,8 @@ for room in (
     plans,
     experiments,
     backups,
+    consume,
+    ledger,
     rotation,
     upkeep,
 ):

@@ -53,11 +53,28 @@ def serve(
         bool,
         typer.Option("--unsafe-debug", help="Put exact counts into answers; loopback only."),
     ] = False,
+    consume: Annotated[
+        int,
+        typer.Option(
+            "--consume", min=0, max=64, help="Take events from Kafka too, with so many members."
+        ),
+    ] = 0,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option("--grpc-port", min=1, max=65535, help="Serve gRPC too; over GRPC_PORT."),
+    ] = None,
+    grpc_without_tls: Annotated[
+        bool,
+        typer.Option(
+            "--grpc-without-tls",
+            help="Let others reach gRPC without a certificate: behind a proxy that ends TLS.",
+        ),
+    ] = False,
 ) -> None:
-    """Run the HTTP service."""
-    from dpdau.api.auth import require_loopback
+    """Run the HTTP service, and gRPC beside it where it has a port."""
     from dpdau.api.server import serve as serve_http
     from dpdau.app import App
+    from dpdau.app.admission import require_loopback
     from dpdau.schedule import Schedule
     from dpdau.telemetry import Metrics, configure_logs
 
@@ -81,10 +98,38 @@ def serve(
         _banner(url, loaded, no_auth=no_auth, show_key=demo)
         configure_logs()
         threading.Thread(target=app.prepare, daemon=True).start()
-        schedule = Schedule(app)
-        app.attach(schedule)
-        schedule.start()
-        serve_http(app, host=host, port=port, no_auth=no_auth, unsafe_debug=unsafe_debug)
+        if consume:
+            from dpdau.app.consuming import Consumption
+
+            consumption = Consumption(app, workers=consume)
+            app.attach(consumption)
+            consumption.start()
+        # Where events only pass through to Kafka, there is no day to close.
+        if consume or not app.intake.passes_on:
+            schedule = Schedule(app)
+            app.attach(schedule)
+            schedule.start()
+        stopping = None
+        if (rpc_port := grpc_port or loaded.GRPC_PORT) is not None:
+            from dpdau.cli.grpc_front import serve_grpc
+
+            stopping = serve_grpc(
+                app,
+                loaded,
+                host=host,
+                port=rpc_port,
+                without_tls=grpc_without_tls,
+                no_auth=no_auth,
+                unsafe_debug=unsafe_debug,
+            )
+        serve_http(
+            app,
+            host=host,
+            port=port,
+            no_auth=no_auth,
+            unsafe_debug=unsafe_debug,
+            stopping=stopping,
+        )
 
 
 def doctor(

@@ -26,7 +26,14 @@ from dpdau.domain import (
 )
 from dpdau.ingest.batch import REJECTIONS_KEPT_MAX, IngestReport
 from dpdau.ingest.decoded import DecodedTable
-from dpdau.ingest.event import EVENTS_MAX, Decoded, RawEvent, Rejection, RejectionCode
+from dpdau.ingest.event import (
+    EVENTS_MAX,
+    Decoded,
+    RawEvent,
+    Rejection,
+    RejectionCode,
+    wire_of,
+)
 
 PART_BYTES_MAX: Final = 24 << 20
 _ENCODER: Final = msgspec.json.Encoder()
@@ -197,7 +204,7 @@ def _parts(events: Sequence[RawEvent]) -> Iterator[tuple[range, bytes]]:
     """NDJSON bodies that the service takes, each with the numbers of its events."""
     first, body = 0, bytearray()
     for number, event in enumerate(events):
-        line = _ENCODER.encode(_wire(event))
+        line = _ENCODER.encode(wire_of(event))
         full = len(body) + len(line) >= PART_BYTES_MAX or number - first >= EVENTS_MAX
         if body and full:
             yield range(first, number), bytes(body)
@@ -206,16 +213,6 @@ def _parts(events: Sequence[RawEvent]) -> Iterator[tuple[range, bytes]]:
         body += b"\n"
     if body:
         yield range(first, len(events)), bytes(body)
-
-
-def _wire(event: RawEvent) -> dict[str, object]:
-    """An event as it is sent."""
-    body: dict[str, object] = {"user_id": event.user_id, "op": event.op, "day": event.day}
-    if event.event_id is not None:
-        body["event_id"] = event.event_id
-    if event.labels or event.days:
-        body["metadata"] = {**event.labels, **({"days": event.days} if event.days else {})}
-    return body
 
 
 def _places_of(decoded: Decoded | DecodedTable) -> list[int]:

@@ -23,7 +23,7 @@ from dpdau.ingest.rules import (
     is_text,
 )
 
-__all__ = ["decode_body"]
+__all__ = ["checked", "decode_body"]
 
 LARGE_BYTES_MIN: Final = 1 << 20
 """A body of this size is looked at as a whole first; below it that costs more than it saves."""
@@ -59,7 +59,15 @@ def decode_body(
         large = decode_large(body, form, rules=rules)
         if large is not None:
             return large
-    items = event.items_of(body, form, rules=rules)
+    return checked(event.items_of(body, form, rules=rules), rules)
+
+
+def checked(items: list[Any], rules: Rules) -> Decoded | DecodedTable:
+    """Checks the values of items, in columns where that is possible; see `event.items_of`.
+
+    Raises:
+        TooLargeError: There are too many.
+    """
     columns = _columns(items, rules) if len(items) >= _COLUMNS_MIN else None
     return event.taken(items, rules) if columns is None else columns
 

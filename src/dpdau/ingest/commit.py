@@ -6,10 +6,10 @@ told to come again, so a burst costs time and never memory.
 
 An event loop that has small requests writes them itself while nothing is in the way: two threads
 of one interpreter wait for each other longer than such a write takes. The writing thread lends it
-the turn for a moment at a time, and keeps everything that may take long.
+the turn for a moment at a time, and keeps everything that may take long. Whoever writes takes what
+waits in the order in which it came: there is one queue.
 """
 
-import contextlib
 import math
 import threading
 import time
@@ -25,15 +25,19 @@ from dpdau.ingest.batch import IngestReport, Source, build_many
 from dpdau.ingest.decoded import DecodedTable
 from dpdau.ingest.event import Decoded
 from dpdau.pseudonym import Pseudonymizer
+from dpdau.telemetry import log
 
 __all__ = ["GroupCommit", "QueueLimits", "Reply", "Request"]
 
 RETRY_AFTER_SECONDS: Final = 1
+_TENDS_MAX: Final = 64
+"""How often in a row the store is tended while nothing waits."""
 _FAILURES_MAX: Final = 2
 """How many requests in a row may meet a store that cannot write before the others are told."""
 
 
 _Answer = TypeVar("_Answer")
+_LOG: Final = log("ingest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,8 @@ class QueueLimits:
         group_events_max: Events of one commit, but at least one request.
         lent_seconds: How long another thread may write before the writing one has to.
         lent_commits: How many commits it may make in that time.
-        lent_events_max: Events of one such commit, and of what it may take along.
+        lent_rows: (user, day) pairs after which such a commit takes no further request.
+        lent_rows_max: Pairs of one request that it takes at all.
         lent_wait_seconds: How long it may wait for a commit that is under way.
         lent_commit_seconds_max: Where such a commit takes longer, the turn is not lent
         not_lent_seconds: for this time.
@@ -57,7 +62,8 @@ class QueueLimits:
     group_events_max: int = 20_000
     lent_seconds: float = 1.0
     lent_commits: int = 512
-    lent_events_max: int = 10_000
+    lent_rows: int = 4_000
+    lent_rows_max: int = 10_000
     lent_wait_seconds: float = 0.02
     lent_commit_seconds_max: float = 0.1
     not_lent_seconds: float = 10.0
@@ -85,17 +91,28 @@ class Request:
         reply: Hears of the report once it is durable, in the thread that wrote it.
         batch_id: The sender's id of the batch: a second one with it changes nothing.
         offsets: Source → the last offset in the batch; stored with it.
+        size: How many events it has.
+        rows: How many (user, day) pairs they touch.
     """
 
     decoded: Decoded | DecodedTable
     reply: Reply
     batch_id: str | None = None
     offsets: Mapping[str, int] = field(default_factory=dict)
+    size: int = field(init=False)
+    rows: int = field(init=False)
+    _is_running: bool = field(init=False, default=False)
 
-    @property
-    def size(self) -> int:
-        """How many events it has."""
-        return self.decoded.received - len(self.decoded.rejected)
+    def __post_init__(self) -> None:
+        decoded = self.decoded
+        self.size = self.rows = decoded.received - len(decoded.rejected)
+        if isinstance(decoded, Decoded):
+            self.rows += sum(len(one.days) - 1 for one in decoded.events if one.days)
+
+    def starts(self) -> bool:
+        """Whether somebody still waits for it, just before it is written; later always True."""
+        self._is_running = self._is_running or self.reply.set_running_or_notify_cancel()
+        return self._is_running
 
 
 @dataclass(slots=True)
@@ -112,10 +129,11 @@ class GroupCommit:
 
     Args:
         store: Where they go.
-        pseudonymizer: Asked by the writing thread just before each commit, so that no batch is
+        pseudonymizer: Asked by the thread that writes just before each commit, so that no batch is
             written under a key that is older than one that was used before.
         dimensions: The declared dimensions.
-        before: What has to be done before a commit; its errors are those of the commit.
+        before: What has to be done from time to time, before a commit of the writing thread; its
+            errors are those of the commit.
         limits: How much may wait.
 
     Guarantee: a report is given only when its events are durable. A request that cannot be stored
@@ -141,7 +159,8 @@ class GroupCommit:
         self._turn = threading.Lock()
         self._lent_until = self._not_lent_before = 0.0
         self._lent_commits = 0
-        self._is_asked = self._is_alone = False
+        self._is_asked = False
+        self._again: Callable[[], object] | None = None
         self._waiting: deque[Request | _Task] = deque()
         self._events = 0
         self._closed = False
@@ -175,20 +194,38 @@ class GroupCommit:
         return report
 
     def submit_here(self, requests: Sequence[Request]) -> None:
-        """Has requests written: at once in this thread where nothing is in the way, else as usual.
+        """Lets requests wait for the `write_here` that follows.
 
         What `submit` raises is given to the reply of each.
         """
-        full = [one for one in requests if not _is_empty(one)]
-        if full and not self._write_here(full):
-            for request in full:
+        for request in requests:
+            if not _is_empty(request):
                 try:
-                    self._submit(request)
+                    self._submit(request, wakes=False)
                 except DpdauError as error:
                     request.reply.set_exception(error)
 
-    def _submit(self, request: Request) -> None:
-        """Lets a request wait for the writing thread; raises what `submit` does."""
+    def write_here(self, again: Callable[[], object]) -> bool:
+        """Writes a part of what waits, in this thread, if nothing is in the way.
+
+        Args:
+            again: Called from the writing thread, after this has given False, when something waits
+                and nothing is in the way any more: then call this again.
+
+        Returns:
+            Whether to call again soon, as more waits. Where it is False, nothing does, or the
+            writing thread sees to it.
+        """
+        is_written = self._write_here()
+        with self._changed:
+            if not is_written:
+                self._again = again
+            if self._is_asked or not is_written:
+                self._changed.notify()
+            return is_written and bool(self._waiting)
+
+    def _submit(self, request: Request, *, wakes: bool = True) -> None:
+        """Lets a request wait, behind all others; raises what `submit` does."""
         with self._changed:
             if self._waiting and (
                 len(self._waiting) >= self._limits.requests_max
@@ -200,6 +237,8 @@ class GroupCommit:
                     retry_after_seconds=RETRY_AFTER_SECONDS,
                 )
             self._append(request)
+            if wakes:
+                self._changed.notify()
 
     def alone(self, work: Callable[[], _Answer]) -> Future[_Answer]:
         """Has other work done on the store, when all that was submitted before is written.
@@ -210,6 +249,7 @@ class GroupCommit:
         task = _Task(work)
         with self._changed:
             self._append(task)
+            self._changed.notify()
         return task.done
 
     def close(self) -> None:
@@ -220,41 +260,44 @@ class GroupCommit:
         if self._writer is not None:
             self._writer.join()
 
-    def _write_here(self, requests: Sequence[Request]) -> bool:
-        """Writes requests in this thread; False, and nothing is done, where that could wait."""
+    def _write_here(self) -> bool:
+        """Writes some requests in this thread; False where that could take long, or fails."""
         started = time.monotonic()
-        if (
-            started >= self._lent_until
-            or self._lent_commits >= self._limits.lent_commits
-            or sum(one.size for one in requests) > self._limits.lent_events_max
-        ):
+        if started >= self._lent_until or self._lent_commits >= self._limits.lent_commits:
             return False
-        if self._is_alone or not self._turn.acquire(timeout=self._limits.lent_wait_seconds):
+        if not self._turn.acquire(timeout=self._limits.lent_wait_seconds):
+            self._lent_until = 0.0
             return False
+        group: list[Request] = []
         try:
+            # Before the store is kept: a key that is due is noted in it, maybe by another thread.
+            pseudonymizer = self._pseudonymizer()
             with self._store.unless_busy(self._limits.lent_wait_seconds) as is_free:
-                older = self._take_few() if is_free else None
-                if older is None:
+                few = self._take_few() if is_free else None
+                if few is None:
+                    self._lent_until = 0.0
                     return False
-                self._settle([one for one in (*older, *requests) if _is_wanted(one)])
+                group = few
+                reports = self._committed(group, pseudonymizer)
+        except Exception:  # noqa: BLE001 - the writing thread meets it again, and tells the senders.
+            self._give_back(group)
+            self._lend_no_more()
+            return False
         finally:
             self._turn.release()
+        self._answer(group, reports)
         self._note_lent(started, time.monotonic())
         return True
 
     def _note_lent(self, started: float, ended: float) -> None:
-        """Has the writing thread look after the store when half of what was lent is used."""
+        """Asks the writing thread to look after the store when half of what was lent is used."""
         self._lent_commits += 1
         if ended - started > self._limits.lent_commit_seconds_max:
             self._lend_no_more()
-        is_half_used = (
+        self._is_asked = self._is_asked or (
             2 * self._lent_commits >= self._limits.lent_commits
             or 2 * (self._lent_until - ended) <= self._limits.lent_seconds
         )
-        if is_half_used and not self._is_asked:
-            with self._changed:
-                self._is_asked = True
-                self._changed.notify()
 
     def _lend_no_more(self) -> None:
         """Has the writing thread alone write for a while: the store is slow, or it fails."""
@@ -262,40 +305,48 @@ class GroupCommit:
         self._lent_until = 0.0
 
     def _take_few(self) -> list[Request] | None:
-        """All that waits, if that is not much; else None."""
+        """The next requests, as many as are soon written; None where something else is next."""
+        limits = self._limits
         with self._changed:
-            older = [one for one in self._waiting if isinstance(one, Request)]
-            is_few = len(older) == len(self._waiting) and (
-                self._events <= self._limits.lent_events_max
-            )
-            if self._closed or not is_few:
-                return None
-            self._waiting.clear()
-            self._events = 0
-            return older
+            group: list[Request] = []
+            rows = 0
+            while self._waiting and rows < limits.lent_rows:
+                first = self._waiting[0]
+                if self._closed or isinstance(first, _Task) or first.rows > limits.lent_rows_max:
+                    break
+                group.append(first)
+                rows += first.rows
+                self._waiting.popleft()
+            self._events -= sum(one.size for one in group)
+            is_other_next = bool(self._waiting) and not group
+        return None if is_other_next else [one for one in group if one.starts()]
+
+    def _give_back(self, group: Sequence[Request]) -> None:
+        """Lets requests wait again, in front of all others."""
+        with self._changed:
+            self._waiting.extendleft(reversed(group))
+            self._events += sum(one.size for one in group)
 
     def _append(self, one: Request | _Task) -> None:
         """Lets one wait, behind all others; the caller holds the lock."""
         if self._closed:
             raise StoreUnavailableError("Expected an open store, found it closed.")
-        self._waiting.append(one)
-        self._events += one.size
         if self._writer is None:
             self._writer = threading.Thread(target=self._write, name="ingest", daemon=True)
             self._writer.start()
-        self._changed.notify()
+        self._waiting.append(one)
+        self._events += one.size
 
     def _write(self) -> None:
         """What the writing thread does: group after group, until nothing waits after `close`."""
-        while (group := self._take()) is not None:
-            if isinstance(group, _Task):
-                self._is_alone = True
-                with self._turn:
-                    _do(group)
-                self._is_alone = False
-                continue
+        while self._wait():
             with self._turn:
-                self._settle(group, before=self._before)
+                # Only now: what is taken out of the queue is written before what is left in it.
+                group = self._take()
+                if isinstance(group, _Task):
+                    _do(group)
+                    continue
+                self._settle(group)
             # User ids are not kept until the next group comes.
             group.clear()
             self._tend()
@@ -303,29 +354,43 @@ class GroupCommit:
     def _tend(self) -> None:
         """Does the upkeep that is due; another thread may write meanwhile and for a moment more."""
         self._lent_commits = 0
-        is_lent = time.monotonic() >= self._not_lent_before
-        self._lent_until = math.inf if is_lent else 0.0
+        if time.monotonic() >= self._not_lent_before:
+            self._lent_until = math.inf
+            with self._changed:
+                again, self._again = self._again if self._waiting else None, None
+            if again is not None:
+                again()
         try:
-            # A failure here is met again by the next commit, which tells its senders.
-            with contextlib.suppress(Exception):
-                self._store.tend()
+            for _ in range(_TENDS_MAX):
+                if self._store.tend() or self._waiting:
+                    break
+                self._lent_commits = 0
+        except Exception as error:  # noqa: BLE001 - what waits is written all the same.
+            _LOG.warning("upkeep failed", error=type(error).__qualname__)
         finally:
             if time.monotonic() >= self._not_lent_before:
                 self._lent_until = time.monotonic() + self._limits.lent_seconds
 
-    def _take(self) -> list[Request] | _Task | None:
-        """The next task, or the next group without those whose sender is gone; None at the end.
-
-        The group is empty where nothing waits, and the store has to be looked after.
-        """
+    def _wait(self) -> bool:
+        """Waits until something is to be done; False when nothing ever will be."""
         with self._changed:
             while not self._waiting and not self._is_asked:
                 if self._closed:
-                    return None
+                    return False
                 self._changed.wait()
-            self._is_asked = False
+            return True
+
+    def _take(self) -> list[Request] | _Task:
+        """The next task, or the next group without those whose sender is gone.
+
+        The group is empty where the store has to be looked after, while another thread writes.
+        """
+        with self._changed:
+            is_lent, self._is_asked = self._is_asked and self._lent_until > 0, False
             group: list[Request] = []
             events = 0
+            if is_lent:
+                return group
             while self._waiting:
                 first = self._waiting[0]
                 events += first.size
@@ -336,46 +401,49 @@ class GroupCommit:
                     return first
                 group.append(first)
             self._events -= sum(one.size for one in group)
-        return [one for one in group if _is_wanted(one)]
+        return [one for one in group if one.starts()]
 
-    def _settle(
-        self, group: Sequence[Request], *, before: Callable[[], None] = lambda: None
-    ) -> None:
+    def _settle(self, group: Sequence[Request]) -> None:
         """Writes a group and tells each sender; where that fails as a whole, one by one."""
         try:
-            reports = self._committed(group, before)
+            self._before()
+            reports = self._committed(group, self._pseudonymizer())
         except Exception as error:  # noqa: BLE001 - the outermost loop of the writer.
             self._lend_no_more()
             if len(group) == 1:
                 group[0].reply.set_exception(error)
                 return
         else:
-            for request, report in zip(group, reports, strict=True):
-                request.reply.set_result(report)
+            self._answer(group, reports)
             return
         failure: Exception | None = None
         failures = 0
         for request in group:
             if failures < _FAILURES_MAX:
                 try:
-                    request.reply.set_result(self._committed([request], before)[0])
+                    self._before()
+                    reports = self._committed([request], self._pseudonymizer())
                 except Exception as error:  # noqa: BLE001 - the outermost loop of the writer.
                     failure = error
                     failures = failures + 1 if isinstance(error, UnavailableError) else 0
                 else:
+                    self._answer([request], reports)
                     failures = 0
                     continue
             assert failure is not None
             request.reply.set_exception(failure)
 
+    def _answer(self, group: Sequence[Request], reports: Sequence[IngestReport]) -> None:
+        """Tells each sender."""
+        for request, report in zip(group, reports, strict=True):
+            request.reply.set_result(report)
+
     def _committed(
-        self, group: Sequence[Request], before: Callable[[], None]
+        self, group: Sequence[Request], pseudonymizer: Pseudonymizer
     ) -> list[IngestReport]:
         """The reports of a group after one durable write."""
-        before()
         if not group:
             return []
-        pseudonymizer = self._pseudonymizer()
         sources = [Source(one.decoded, one.batch_id, one.offsets) for one in group]
         batches = build_many(sources, pseudonymizer, dimensions=self._dimensions)
         applied = self._store.apply_many(batches)
@@ -388,11 +456,6 @@ def _is_empty(request: Request) -> bool:
         return False
     request.reply.set_result(_report(request, Applied(0, 0, 0)))
     return True
-
-
-def _is_wanted(request: Request) -> bool:
-    """Whether somebody still waits for a request; called once, just before it is written."""
-    return request.reply.set_running_or_notify_cancel()
 
 
 def _do(task: _Task) -> None:

@@ -51,6 +51,7 @@ __all__ = [
     "items_of",
     "moment_of",
     "taken",
+    "wire_of",
 ]
 
 EVENTS_MAX: Final = 200_000
@@ -176,6 +177,16 @@ def moment_of(text: str) -> dt.datetime:
 def raw_events(rows: Iterable[tuple[Any, ...]]) -> list[RawEvent]:
     """Events from the values of their fields, which another reader of this room has checked."""
     return [RawEvent(*row) for row in rows]
+
+
+def wire_of(event: RawEvent) -> dict[str, object]:
+    """An event as a sender writes it; its days are left to the encoder."""
+    body: dict[str, object] = {"user_id": event.user_id, "op": event.op, "day": event.day}
+    if event.event_id is not None:
+        body["event_id"] = event.event_id
+    if event.labels or event.days:
+        body["metadata"] = {**event.labels, **({"days": event.days} if event.days else {})}
+    return body
 
 
 class _Reader:

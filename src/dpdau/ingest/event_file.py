@@ -19,7 +19,7 @@ from dpdau.domain import Op, day_number
 from dpdau.errors import NotFoundError, UnsupportedMediaError
 from dpdau.ingest.event_tables import EventTables, MonthSpan, UnreadableError, months
 from dpdau.ingest.plain_parquet import PlainParquet
-from dpdau.ingest.rules import Rejection, Rules
+from dpdau.ingest.rules import Fault, Rejection, Rules
 
 if TYPE_CHECKING:
     from dpdau.ingest.decoded import DecodedTable
@@ -39,18 +39,20 @@ _FOLD_SHARE: Final = 0.6
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What a file adds up to. Private.
+    """What a file or a table adds up to. Private.
 
     Shapes and units:
         table: (days, 1 + segments, windows) int64 users: everyone, then each segment.
-        received: rows of the file = what counted + `rejected_count`.
-        rejected: the first `REJECTIONS_KEPT_MAX` rows that were not taken.
+        received: all its rows = what counted + `rejected_count`.
+        rejected: the first `REJECTIONS_KEPT_MAX` rows that were not taken, where rows have places.
+        refused: how many rows have each fault, where they have none.
     """
 
     table: NDArray[np.int64]
     received: int
     rejected: tuple[Rejection, ...]
     rejected_count: int
+    refused: tuple[tuple[Fault, int], ...] = ()
 
     def __repr__(self) -> str:
         return "Counted(<private>)"

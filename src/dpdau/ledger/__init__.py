@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from dpdau.ledger.canonical import release_from_json, release_to_json
     from dpdau.ledger.chain import Head
     from dpdau.ledger.keys import ApiKeys, KeyInfo
-    from dpdau.ledger.ledger import Ledger, migrate, restore
+    from dpdau.ledger.ledger import Ledger
     from dpdau.ledger.log import AuditEvent
     from dpdau.ledger.schema import PendingRevision
     from dpdau.ledger.steps import OpenRequest, StepRequest, StoredPlan
+    from dpdau.ledger.upkeep import migrate, restore
 
 __all__ = [
     "ApiKeys",
@@ -50,8 +51,10 @@ _HOMES: Final = {
     "StepRequest": "steps",
     "StoredPlan": "steps",
     "budget_id_of": "budgets",
+    "migrate": "upkeep",
     "release_from_json": "canonical",
     "release_to_json": "canonical",
+    "restore": "upkeep",
 }
 
 

@@ -14,8 +14,10 @@ from dpdau.errors import InvalidSettingError, LedgerCorruptError, LedgerUnavaila
 from dpdau.ledger import schema
 from dpdau.ledger.audit import AuditReport, verify
 from dpdau.ledger.chain import Head, hash_at, read_head
-from dpdau.ledger.engine import Database, ledger_path, make_private_folder
+from dpdau.ledger.copying import copy_into
+from dpdau.ledger.engine import Database
 from dpdau.ledger.mark import HighWaterMark, Mark
+from dpdau.ledger.places import ledger_path, make_private_folder
 from dpdau.ledger.steps import LIVE, MONTH
 from dpdau.ledger.tables import audit, plans, releases
 
@@ -25,7 +27,9 @@ _WAIT_SECONDS: Final = 30.0
 
 
 def backup_ledger(database: Database, target: Path) -> Head:
-    """Writes a consistent copy of an open ledger; the target appears whole or not at all.
+    """Writes a consistent copy of an open ledger into a file, which appears whole or not at all.
+
+    A ledger on a server becomes a file too: the same chain, row by row, and verified.
 
     Returns:
         The entry that the copy ends with.
@@ -41,9 +45,12 @@ def backup_ledger(database: Database, target: Path) -> Head:
     def unit(connection: Connection) -> Head:
         # The first read pins the snapshot that the copy is then made of.
         head = read_head(connection)
-        source = cast("sqlite3.Connection", connection.connection.driver_connection)
+        if database.path is None:
+            _copy_rows(connection, temporary)
         with closing(sqlite3.connect(temporary)) as copy:
-            source.backup(copy)
+            if database.path is not None:
+                source = cast("sqlite3.Connection", connection.connection.driver_connection)
+                source.backup(copy)
             # In one file, so that whoever reads the copy leaves nothing beside it.
             copy.execute("PRAGMA journal_mode = DELETE")
         return head
@@ -54,6 +61,15 @@ def backup_ledger(database: Database, target: Path) -> Head:
     finally:
         _remove(temporary)
     return head
+
+
+def _copy_rows(connection: Connection, temporary: Path) -> None:
+    """Copies a snapshot of a ledger on a server into an empty file."""
+    target = Database(f"sqlite:///{temporary}", busy_timeout_seconds=_WAIT_SECONDS)
+    try:
+        copy_into(connection, target)
+    finally:
+        target.close()
 
 
 def restore_ledger(

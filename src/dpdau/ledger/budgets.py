@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, insert, select, update
 
 from dpdau.accounting.budget import Budget, Cost, FilterName, cost_of, total_cost
 from dpdau.accounting.calibration import round_epsilon_down, round_epsilon_up
 from dpdau.accounting.events import DpEvent, from_json
 from dpdau.ledger.canonical import fraction_text
 from dpdau.ledger.chain import Chain
-from dpdau.ledger.tables import budgets, charges, grants, plans, releases
+from dpdau.ledger.tables import PARTS, balances, budgets, charges, grants, plans, releases
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +114,22 @@ def spent_of(connection: Connection, budget_id: str) -> Cost:
     return sum((cost_of(from_json(json.loads(text))) * times for text, times in groups), Cost())
 
 
+def post_balance(connection: Connection, budget: Budget, event: DpEvent) -> None:
+    """Adds a charge, which is appended already, to the sum that the database keeps of its budget.
+
+    Guarantee: the addition is the database's own and under its CHECK, so the budget is not
+    overspent even where what was read before was old. A ledger of an earlier version gets its sum
+    with its next charge.
+    """
+    held = balances.c.budget_id == budget.budget_id
+    more = {"allowances": budget.allowances, "spent": balances.c.spent + _parts(budget, event)}
+    if connection.execute(update(balances).where(held).values(more)).rowcount:
+        return
+    spent = sum(_parts(budget, one) for one in events_of(connection, budget.budget_id))
+    row = {"budget_id": budget.budget_id, "allowances": budget.allowances, "spent": spent}
+    connection.execute(insert(balances), row)
+
+
 def state_of(connection: Connection, wanted: Budget) -> BudgetState:
     """The state of a budget that is open, or would open as wanted."""
     row = _find(connection, wanted.budget_id)
@@ -165,6 +181,13 @@ def _find(connection: Connection, budget_id: str) -> dict[str, Any] | None:
     statement = select(budgets).where(budgets.c.budget_id == budget_id)
     row = connection.execute(statement).one_or_none()
     return None if row is None else row._asdict()
+
+
+def _parts(budget: Budget, event: DpEvent) -> int:
+    """The share of one allowance that an event costs, in `PARTS`, rounded down."""
+    cost, cap = cost_of(event), replace(budget, allowances=1).cap()
+    share = cost.rho / cap.rho if cap.rho else cost.epsilon / cap.epsilon
+    return int(share * PARTS)
 
 
 def _remaining(cap: Cost, spent: Cost) -> Cost:

@@ -3,7 +3,7 @@
 import datetime as dt
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection
 
@@ -11,7 +11,6 @@ from dpdau.accounting.budget import ALLOWANCES_MAX, Budget
 from dpdau.domain import Clock, Figure, Metric, Release, Segment, Window
 from dpdau.errors import InvalidPlanError
 from dpdau.ledger import backup as backups
-from dpdau.ledger import schema
 from dpdau.ledger.audit import AuditReport, verify
 from dpdau.ledger.budgets import (
     BudgetState,
@@ -21,7 +20,8 @@ from dpdau.ledger.budgets import (
     state_of,
 )
 from dpdau.ledger.chain import Chain, Head
-from dpdau.ledger.engine import Database
+from dpdau.ledger.copying import Moved, copy_into, require_empty
+from dpdau.ledger.engine import STATEMENT_TIMEOUT_SECONDS, Database
 from dpdau.ledger.keys import ApiKeys
 from dpdau.ledger.log import (
     PAGE_ROWS,
@@ -55,6 +55,9 @@ from dpdau.ledger.steps import (
 )
 from dpdau.ledger.transactions import Transactions
 
+if TYPE_CHECKING:
+    from dpdau.telemetry import Metrics
+
 BUSY_TIMEOUT_SECONDS: Final = 30.0
 
 
@@ -67,10 +70,14 @@ class Ledger:
     can not be opened afterwards.
 
     Args:
-        url: `sqlite:///PATH`; the file and its tables are made if they are missing.
-        mark_path: The high-water mark's file, outside the folder that is backed up and restored.
+        url: `sqlite:///PATH`, where the file is made if it is missing, or a Postgres database that
+            is there. The tables are made if they are missing.
+        mark_path: The high-water mark's file, outside the folder that is backed up and restored. On
+            Postgres each replica has its own.
         clock: What time it is.
         busy_timeout_seconds: How long to wait for another writer.
+        statement_timeout_seconds: How long one statement may take on a server.
+        metrics: Counts and times the transactions.
 
     Raises:
         LedgerCorruptError: The ledger is missing, older than the mark, or not the mark's.
@@ -85,9 +92,17 @@ class Ledger:
         mark_path: Path,
         clock: Clock,
         busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
+        statement_timeout_seconds: float = STATEMENT_TIMEOUT_SECONDS,
+        metrics: "Metrics | None" = None,
     ) -> None:
+        database = Database(
+            url,
+            busy_timeout_seconds=busy_timeout_seconds,
+            statement_timeout_seconds=statement_timeout_seconds,
+            metrics=metrics,
+        )
         self._transactions = Transactions(
-            url, mark_path=mark_path, clock=clock, busy_timeout_seconds=busy_timeout_seconds
+            database, mark_path=mark_path, clock=clock, busy_timeout_seconds=busy_timeout_seconds
         )
         self.keys = ApiKeys(self._transactions)
 
@@ -95,6 +110,11 @@ class Ledger:
     def ledger_id(self) -> str:
         """Which ledger this is, for as long as it lives."""
         return self._transactions.ledger_id
+
+    @property
+    def is_local(self) -> bool:
+        """Whether a read is one of a file here: milliseconds, and no wait for a network."""
+        return self._transactions.database.path is not None
 
     def step(
         self, request: StepRequest, make_release: Callable[[], Release]
@@ -428,71 +448,29 @@ class Ledger:
         """
         return backups.backup_ledger(self._transactions.database, target)
 
+    def copy(self, url: str, *, moved: Moved = lambda _done, _all: None) -> AuditReport:
+        """Copies the ledger into an empty database of any kind, while nobody can write to it.
+
+        Returns:
+            The audit of the copy, which is the same ledger up to the same last entry.
+
+        Guarantee: `copy_into`.
+
+        Raises:
+            InvalidSettingError: The target is not a URL of a ledger, or has a ledger.
+            LedgerCorruptError: The copy is not sound, because the ledger is not; nothing is left.
+        """
+        target = Database(url, busy_timeout_seconds=BUSY_TIMEOUT_SECONDS)
+        try:
+            target.create_file()
+            # Before the lock is taken: one ledger cannot be copied into itself.
+            target.run("check_empty", require_empty, write=False)
+            return self._transactions.write(
+                "copy_out", lambda chain: copy_into(chain.connection, target, moved=moved)
+            )
+        finally:
+            target.close()
+
     def close(self) -> None:
         """Closes every connection; may be called twice."""
         self._transactions.database.close()
-
-
-def migrate(
-    url: str, *, mark_path: Path, clock: Clock, dry_run: bool = False
-) -> tuple[schema.PendingRevision, ...]:
-    """Brings the ledger's tables to the newest revision, as opening it does.
-
-    Args:
-        url: The ledger.
-        mark_path: Its high-water mark.
-        clock: What time it is.
-        dry_run: True changes nothing and creates nothing.
-
-    Returns:
-        The revisions that were, or would be, applied, with their SQL.
-    """
-    database = Database(url, busy_timeout_seconds=BUSY_TIMEOUT_SECONDS)
-    try:
-        current = None
-        if database.path.exists():
-            current = database.run("current_revision", schema.current_revision, write=False)
-    finally:
-        database.close()
-    pending = schema.pending_revisions(current, dialect_name="sqlite")
-    if not dry_run:
-        Ledger(url, mark_path=mark_path, clock=clock).close()
-    return pending
-
-
-def restore(
-    source: Path, *, url: str, mark_path: Path, clock: Clock, actor: str, reason: str
-) -> AuditReport:
-    """Puts a verified backup in the place of the ledger and writes that down.
-
-    Nobody may have the ledger open. A backup that is older than the high-water mark is refused.
-
-    Returns:
-        The audit of the backup, before the entry of the restore itself.
-
-    Raises:
-        LedgerCorruptError: The backup is not sound, or it is older than the mark.
-        InvalidSettingError: There is no backup at the source, or there is a ledger without a mark.
-    """
-    report = backups.restore_ledger(
-        source, url=url, mark_path=mark_path, busy_timeout_seconds=BUSY_TIMEOUT_SECONDS
-    )
-    ledger = Ledger(url, mark_path=mark_path, clock=clock)
-    try:
-        facts = {"reason": reason, "entries": report.entries, "head_hash": report.head_hash}
-        ledger.audit_event(actor, "ledger_restored", facts)
-    finally:
-        ledger.close()
-    return report
-
-
-def verify_backup(source: Path, *, mark_path: Path) -> AuditReport:
-    """Audits a backup against the high-water mark; changes nothing.
-
-    Raises:
-        LedgerCorruptError: The backup is not sound, or it is older than the mark.
-        InvalidSettingError: There is no backup at the source.
-    """
-    return backups.verify_backup(
-        source, mark_path=mark_path, busy_timeout_seconds=BUSY_TIMEOUT_SECONDS
-    )

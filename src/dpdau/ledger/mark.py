@@ -16,7 +16,7 @@ from typing import Final
 
 from dpdau.errors import LedgerConflictError, LedgerCorruptError, LedgerUnavailableError
 from dpdau.ledger.canonical import canonical_json
-from dpdau.ledger.engine import make_private_folder
+from dpdau.ledger.places import make_private_folder
 
 _POLL_SECONDS: Final = 0.002
 

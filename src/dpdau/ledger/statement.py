@@ -1,13 +1,14 @@
 """The budget block: what the charges of one budget add up to, enforced and reported."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from dpdau.accounting.budget import Budget, epsilon_remaining, epsilon_spent
 from dpdau.accounting.events import DpEvent
-from dpdau.accounting.report import Report, is_warm, report
+from dpdau.accounting.report import Report, report
 from dpdau.domain import BudgetBlock
+from dpdau.ledger.budgets import BudgetState
 from dpdau.ledger.ledger import Ledger
 
 
@@ -32,16 +33,13 @@ class Statements:
         ledger: The ledger.
         terms: What the report is computed at.
         reported: Whether the reported figures are computed; performance only.
+        told: The budgets that were told, each with the number of its charges.
     """
 
     ledger: Ledger
     terms: ReportTerms
     reported: bool = True
-
-    @property
-    def is_quick(self) -> bool:
-        """Whether a block takes milliseconds: what reports need is loaded."""
-        return not self.reported or is_warm()
+    told: set[tuple[str, int]] = field(default_factory=set, repr=False)
 
     def block(self, budget: Budget) -> BudgetBlock:
         """The budget as it opened, or as it would open, with what was spent.
@@ -49,6 +47,17 @@ class Statements:
         Shapes and units: `epsilon_cap` is what the allowances compose to, at `delta`.
         """
         state = self.ledger.budget_state(budget)
+        block = self._worded(state)
+        self.told.add(_content(state))
+        return block
+
+    def block_told(self, budget: Budget) -> BudgetBlock | None:
+        """The same where it was told before, so that it takes milliseconds, or None."""
+        state = self.ledger.budget_state(budget)
+        return self._worded(state) if _content(state) in self.told else None
+
+    def _worded(self, state: BudgetState) -> BudgetBlock:
+        """A state with what it amounts to."""
         held = state.budget
         delta = held.delta or self.terms.delta
         told = self.report(state.events, delta) if self.reported else None
@@ -82,3 +91,8 @@ class Statements:
             rdp_orders=self.terms.rdp_orders,
             advanced_delta=self.terms.advanced_delta,
         )
+
+
+def _content(state: BudgetState) -> tuple[str, int]:
+    """What a state holds: charges are only ever added to a budget."""
+    return state.budget.budget_id, len(state.events)

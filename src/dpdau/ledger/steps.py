@@ -25,6 +25,7 @@ from dpdau.errors import (
 from dpdau.ledger.budgets import (
     budget_id_of,
     open_budget,
+    post_balance,
     refusal_block,
     spent_of,
 )
@@ -195,7 +196,7 @@ def unfinished_months(connection: Connection) -> tuple[str, ...]:
         select(plans.c.plan_id, plans.c.body, taken)
         .join_from(plans, releases, plans.c.plan_id == releases.c.plan_id, isouter=True)
         .where(plans.c.kind == MONTH)
-        .group_by(plans.c.plan_id)
+        .group_by(plans.c.plan_id, plans.c.body)
     )
     found = []
     for plan_id, text, steps_taken in connection.execute(statement):
@@ -378,6 +379,7 @@ def _charge(chain: Chain, request: OpenRequest, kind: str) -> bool:
             "at": chain.at,
         },
     )
+    post_balance(chain.connection, budget, event)
     return True
 
 

@@ -1,8 +1,8 @@
 """The typed tables of the ledger.
 
-Every table but `probe` is append-only: each row carries the `seq` of its entry in the hash chain,
-and triggers refuse UPDATE and DELETE. Only portable types are used: instants, days, JSON and exact
-fractions (`num/den`) are text, so that a row has one form in every database.
+Every table but `balances` and `probe` is append-only: each row carries the `seq` of its entry in
+the hash chain, and triggers refuse UPDATE and DELETE. Only portable types are used: instants, days,
+JSON and exact fractions (`num/den`) are text, so that a row has one form in every database.
 """
 
 from collections.abc import Mapping
@@ -158,6 +158,18 @@ class KeyRevocationColumns(ChainedColumns):
     at = Column(Text, nullable=False)
 
 
+class BalanceColumns(TypedColumns):
+    """What the charges of a budget add up to, as the database adds it: a guard, no decision.
+
+    `spent` is in parts of one allowance, `PARTS` of them, each charge rounded down: so the CHECK
+    never refuses what fits, and lets through less than one part a charge over the cap.
+    """
+
+    budget_id = Column(Text, ForeignKey("budgets.budget_id"), primary_key=True)
+    allowances = Column(BigInteger, nullable=False)
+    spent = Column(BigInteger, nullable=False)
+
+
 class ProbeColumns(TypedColumns):
     """One row that `check_writable` overwrites; it says nothing."""
 
@@ -182,6 +194,13 @@ releases: Final = Table(
 audit: Final = Table("audit", METADATA, AuditColumns)
 api_keys: Final = Table("api_keys", METADATA, ApiKeyColumns)
 key_revocations: Final = Table("key_revocations", METADATA, KeyRevocationColumns)
+PARTS: Final = 10**15
+balances: Final = Table(
+    "balances",
+    METADATA,
+    BalanceColumns,
+    CheckConstraint(f"spent >= 0 AND spent <= allowances * {PARTS}", name="spent"),
+)
 probe: Final = Table("probe", METADATA, ProbeColumns)
 
 

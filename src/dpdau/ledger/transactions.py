@@ -29,7 +29,7 @@ _LEDGER_ID_BYTES: Final = 16
 
 
 class Transactions:
-    """An open ledger database with its chain and its mark.
+    """An open ledger database with its chain and its mark; closed where it is refused.
 
     Raises:
         LedgerCorruptError: The ledger is missing, older than the mark, or not the mark's.
@@ -37,11 +37,11 @@ class Transactions:
     """
 
     def __init__(
-        self, url: str, *, mark_path: Path, clock: Clock, busy_timeout_seconds: float
+        self, database: Database, *, mark_path: Path, clock: Clock, busy_timeout_seconds: float
     ) -> None:
         self.clock = clock
         self.mark = HighWaterMark(mark_path, timeout_seconds=busy_timeout_seconds)
-        self.database = Database(url, busy_timeout_seconds=busy_timeout_seconds)
+        self.database = database
         self._covered_lock = threading.Lock()
         self._covered = Head(seq=0, hash="")
         try:
@@ -109,7 +109,7 @@ class Transactions:
         if seen.seq and (head.seq < seen.seq or hash_at(connection, seen.seq) != seen.hash):
             raise LedgerCorruptError(
                 f"Expected the ledger to go on from entry {seen.seq}, found another history that "
-                f"ends at {head.seq}: the file was replaced while it was open. Stop, and put the "
+                f"ends at {head.seq}: it was replaced while it was open. Stop, and put the "
                 "newest ledger back."
             )
 
@@ -117,7 +117,8 @@ class Transactions:
         """Checks the ledger against its mark, then migrates it, then moves the mark to its head."""
         with self.mark.hold():
             mark = self.mark.read()
-            if mark is not None and not self.database.path.exists():
+            path = self.database.path
+            if mark is not None and path is not None and not path.exists():
                 raise self._missing(mark)
             self.database.create_file()
             revision = self.database.run("open", schema.current_revision, write=False)
@@ -128,7 +129,7 @@ class Transactions:
             elif mark is not None:
                 raise self._missing(mark)
             if revision != schema.REVISIONS[-1]:
-                self.database.run("migrate", self._migrate)
+                self.database.run("migrate", self._migrate, schema=True)
             ledger_id, head = self.database.run("identify", _identify, write=False)
             self.mark.move(Mark(ledger_id, head.seq, head.hash))
             self._covered = head
@@ -146,8 +147,9 @@ class Transactions:
         """Refuses a ledger that is not the one that the mark has seen, or is an older copy."""
         head = read_head(connection)
         if mark is None:
-            # A crash between the first commit and the first mark leaves the identity alone.
-            if head.seq > GENESIS_SEQ:
+            # A crash between the first commit and the first mark leaves the identity alone. On a
+            # server it is a new replica that joins: others have marks of what they have seen.
+            if head.seq > GENESIS_SEQ and self.database.path is not None:
                 raise self._unmarked(head)
             return
         found = connection.execute(select(identity.c.ledger_id)).scalar_one_or_none()
@@ -160,7 +162,7 @@ class Transactions:
 
     def _missing(self, mark: Mark) -> LedgerCorruptError:
         return LedgerCorruptError(
-            f"Expected the ledger with entry {mark.seq}, found no ledger at {self.database.path}: "
+            f"Expected the ledger with entry {mark.seq}, found no ledger at {self.database.place}: "
             "a new one would forget what was spent. Put the ledger file back, or restore the "
             f"newest backup that holds entry {mark.seq} with `dpdau restore`.",
             **self._facts(mark),
@@ -207,7 +209,7 @@ class Transactions:
     def _facts(self, mark: Mark | None) -> dict[str, object]:
         """Where to look."""
         return {
-            "ledger": str(self.database.path),
+            "ledger": self.database.place,
             "mark": str(self.mark.path),
             "mark_seq": None if mark is None else mark.seq,
         }

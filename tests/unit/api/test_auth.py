@@ -7,8 +7,9 @@ import httpx
 import pytest
 
 from dpdau.api import auth
-from dpdau.api.auth import Gate, Rate, RateLimiter, is_loopback
-from dpdau.app import App
+from dpdau.api.auth import Gate
+from dpdau.app import App, admission
+from dpdau.app.admission import Rate, RateLimiter, is_loopback
 from dpdau.domain import Caller, Scope
 from dpdau.errors import NotAuthenticatedError, RateLimitedError
 from in_process import service
@@ -47,7 +48,7 @@ def test_a_window_ends_and_begins_anew() -> None:
 
 def test_windows_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that are over go first; then the oldest ones."""
-    monkeypatch.setattr(auth, "WINDOWS_MAX", 10)
+    monkeypatch.setattr(admission, "WINDOWS_MAX", 10)
     now = [0.0]
     limiter = RateLimiter("5/minute", clock=lambda: now[0])
     for number in range(10):
@@ -101,6 +102,7 @@ def test_a_caller_is_known_for_a_moment() -> None:
     now[0] += auth.KNOWN_SECONDS
     with pytest.raises(NotAuthenticatedError):
         asyncio.run(admit("good"))
+    assert {} == gate._known
     asked.known = {str(number) for number in range(auth.KNOWN_KEYS_MAX + 5)}
     for one in asked.known:
         asyncio.run(admit(one))

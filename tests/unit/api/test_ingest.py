@@ -19,6 +19,7 @@ from dpdau.api import ingest
 from dpdau.api.bodies import BodyReader
 from dpdau.app import App
 from dpdau.errors import OverloadedError
+from dpdau.ingest.batch import IngestReport
 from dpdau.ingest.commit import GroupCommit
 from dpdau.telemetry import Metrics
 from in_process import service
@@ -248,3 +249,19 @@ def test_bodies_that_are_held_are_bounded() -> None:
         return told
 
     assert ["took 100", "overloaded", "took 50", "took 60"] == asyncio.run(held())
+
+
+def test_no_report_is_left_behind(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that takes a report before its caller goes on is called again for the next one."""
+    monkeypatch.setattr(ingest, "_called", lambda _loop, back: back() is None)
+
+    async def landed() -> list[bool]:
+        gathering = ingest.Gathering(app.intake)
+        loop = asyncio.get_running_loop()
+        gathering._begin(loop)
+        waiting = [loop.create_future() for _ in range(3)]
+        for one in waiting:
+            await loop.run_in_executor(None, gathering.land, one, IngestReport())
+        return [one.done() for one in waiting]
+
+    assert [True] * 3 == asyncio.run(landed())

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from dpdau.accounting import report
 from dpdau.domain import Metric
 from dpdau.errors import InvalidPlanError
 from products import product
@@ -27,15 +26,18 @@ def test_a_stored_number_is_the_released_one(tmp_path: Path) -> None:
 def test_nothing_is_read_at_once_before_it_is_quick(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While what reports need is not loaded, or exact values are shown, the answer is None."""
+    """Where its budget was charged since it was told, or exact values are shown, it is None."""
     with product(tmp_path, RELEASE_POLICY="on_demand") as app:
         day = app.calendar.last_closed_day()
         app.release(Metric.DAU, day)
         with monkeypatch.context() as patch:
             patch.setattr(app, "_unsafe_debug", True)
             assert app.stored(Metric.DAU, day) is None
-        report._report.cache_clear()
-        assert not app.is_quick
+        app._singles.answer(app._question(Metric.DAU, day, None, None), fresh=True)
+        assert app.stored(Metric.DAU, day) is None
+        again = app.release(Metric.DAU, day)
+        assert again == app.stored(Metric.DAU, day)
+        monkeypatch.setattr(type(app), "is_quick", False)
         assert app.stored(Metric.DAU, day) is None
 
 

@@ -1,4 +1,4 @@
-"""`dpdau release`: a file in, a month of numbers out, in words and in JSON."""
+"""`dpdau release`: a file or a table in, a month of numbers out, in words and in JSON."""
 
 import json
 from pathlib import Path
@@ -99,3 +99,75 @@ def test_what_is_wrong_ends_with_its_exit_code(
     assert 0 == run(["release", "--from", "e.csv", *MONTH, "--json"])
     assert "28 accepted" in capsys.readouterr().err
     assert 2 == run(["release", "--from", "e.csv", *MONTH, "--epsilon", "1"])
+
+
+@pytest.fixture
+def table(home: Path) -> str:
+    """A DuckDB file with the same events, in a table with an order."""
+    duckdb = pytest.importorskip("duckdb")
+    pytest.importorskip("ibis")
+    with duckdb.connect("e.db") as connection:
+        connection.execute(
+            "create table events as select *, row_number() over () as n from 'e.csv'"
+        )
+    return "duckdb://e.db?table=events"
+
+
+@pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
+def test_a_table_becomes_the_numbers_of_its_month(
+    table: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a file does; the second time the table is not asked."""
+    assert 0 == run(["release", "--events", table, "--order", "n", *MONTH, "--json"])
+    made = capsys.readouterr()
+    assert 0 == run(["release", "--events", table.replace("e.db", "gone.db"), *MONTH, "--json"])
+    again = capsys.readouterr()
+    first, second = (
+        [(one["release_id"], one["estimate"]) for one in json.loads(each.out)]
+        for each in (made, again)
+    )
+
+    assert (84, first) == (len(first), second)
+    assert "29 received = 28 accepted + 1 rejected" in made.err
+    assert '1 rows: unknown_op: Expected "+" or "-".' in made.err
+    assert "the table events was not read, nothing was charged" in again.err
+
+
+@pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
+def test_a_table_can_be_priced_and_its_query_seen(
+    table: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither charges, neither shows the address; a price asks nothing at all."""
+    gone = "postgresql://me:hush@db.example/d?sslmode=require&table=events"
+    assert 0 == run(["release", "--events", gone, *MONTH, "--dry-run"])
+    priced = capsys.readouterr()
+    assert 0 == run(["release", "--events", table, "--order", "n", *MONTH, "--show-sql"])
+    shown = capsys.readouterr().out
+
+    assert "pays for all 84 numbers" in priced.out and "hush" not in priced.out + priced.err
+    assert "LEAD(" in shown and '"w30_20260228"' in shown
+    assert 0 == run(["release", "--from", "e.csv", *MONTH, "--json"])
+    assert "28 accepted" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
+def test_a_table_and_a_file_have_their_own_options(
+    table: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of them is given, with what it needs; no error repeats an address."""
+    far = "postgresql://me:hush@db.example/d?table=events"
+    cases = [
+        (MONTH, 2),
+        (["--from", "e.csv", "--events", table, *MONTH], 2),
+        (["--from", "e.csv", "--order", "n", *MONTH], 2),
+        (["--from", "e.csv", "--show-sql", *MONTH], 2),
+        (["--events", table, "--format", "csv", *MONTH], 2),
+        (["--events", table, *MONTH], 2),
+        (["--events", far, *MONTH], 2),
+        (["--events", "postgresql://me:hush@127.0.0.1:1/d?table=events", *MONTH], 5),
+    ]
+    codes = [run(["release", *arguments]) for arguments, _ in cases]
+    told = capsys.readouterr()
+
+    assert [code for _, code in cases] == codes
+    assert "hush" not in told.out + told.err

@@ -12,9 +12,11 @@ from dpdau.domain import EventBatch
 from dpdau.errors import OverloadedError, StoreUnavailableError
 from dpdau.ingest.batch import IngestReport
 from dpdau.ingest.commit import GroupCommit, QueueLimits, Request
+from dpdau.ingest.event import decode_objects
+from dpdau.ingest.rules import Rules
 from dpdau.pseudonym import Pseudonymizer
 from dpdau.pseudonym.epochs import EpochKey
-from events_in_rows import events
+from events_in_rows import TODAY, events
 
 WAIT_SECONDS = 20
 HERE = "here"
@@ -57,6 +59,7 @@ class Road:
     def __init__(self, store: Store, limits: QueueLimits) -> None:
         self.store = store
         self.before = 0
+        self.again = threading.Event()
         key = Pseudonymizer([EpochKey(1, bytes(32))])
         self.commits = GroupCommit(
             store,  # type: ignore[arg-type]
@@ -77,8 +80,14 @@ class Road:
         """Sends requests from this thread."""
         replies: list[Future[IngestReport]] = [Future() for _ in sizes]
         pairs = zip(sizes, replies, strict=True)
-        self.commits.submit_here([Request(events(size), reply) for size, reply in pairs])
+        self.submit([Request(events(size), reply) for size, reply in pairs])
         return replies
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Sends requests as an event loop does: again as long as more waits."""
+        self.commits.submit_here(requests)
+        while self.commits.write_here(self.again.set):
+            pass
 
     def _before(self) -> None:
         assert threading.current_thread() is not threading.main_thread()
@@ -98,11 +107,11 @@ def test_requests_are_written_here_together(road: Road) -> None:
     """A group is one write in the thread that sends it; an empty request is not written."""
     assert [2, 0, 3] == road.send(2, 0, 3)
     assert [(HERE, [2, 3])] == road.store.groups
-    road.commits.submit_here([])
+    road.submit([])
     assert 1 == len(road.store.groups)
 
 
-@pytest.mark.parametrize("road", [{"lent_events_max": 4}], indirect=True)
+@pytest.mark.parametrize("road", [{"lent_rows_max": 4}], indirect=True)
 def test_what_takes_long_is_for_the_writer(road: Road) -> None:
     """A large request, a busy store and other work each leave the write to the other thread."""
     assert [5] == road.send(5)
@@ -132,6 +141,51 @@ def test_writes_go_on_while_the_store_is_tended(road: Road) -> None:
     assert [3] == road.send(3)
     assert 2 == older.result(0).accepted
     assert [("writer", [1]), (HERE, [2, 3])] == road.store.groups
+
+
+@pytest.mark.parametrize("road", [{"group_events_max": 1}], indirect=True)
+def test_who_could_not_write_is_called_again(road: Road) -> None:
+    """The writer calls before it tends, where something waits; what waits is then written here."""
+    gate, entered = threading.Event(), threading.Event()
+    road.commits.alone(lambda: entered.set() or gate.wait(WAIT_SECONDS))
+    assert entered.wait(WAIT_SECONDS)
+    road.store.tend_gate.clear()
+    first, second = road.begin(1, 2)
+    gate.set()
+
+    assert road.again.wait(WAIT_SECONDS)
+    assert 1 == first.result(0).accepted
+    assert not second.done()
+    road.submit([])
+    assert 2 == second.result(0).accepted
+    assert [("writer", [1]), (HERE, [2])] == road.store.groups
+
+
+def test_the_order_is_that_of_the_queue(road: Road) -> None:
+    """What the writer has in its hands is written before what came after it."""
+    gate, entered = threading.Event(), threading.Event()
+    road.commits.alone(lambda: entered.set() or gate.wait(WAIT_SECONDS))
+    assert entered.wait(WAIT_SECONDS)
+    older = [road.commits.submit(events(one)) for one in (1, 2)]
+    younger = road.begin(3)
+    gate.set()
+
+    assert [1, 2, 3] == [one.result(WAIT_SECONDS).accepted for one in (*older, *younger)]
+    assert [1, 2, 3] == [size for _, group in road.store.groups for size in group]
+
+
+def test_an_event_with_many_days_is_not_small(road: Road) -> None:
+    """What counts is the pairs that a request touches: thousands are the writer's."""
+    days = [f"2026-0{1 + day // 28}-{1 + day % 28:02d}" for day in range(50)]
+    gone = {"user_id": "u", "op": "-", "metadata": {"days": days}}
+    many = decode_objects([gone] * 300, rules=Rules(TODAY))
+    reply: Future[IngestReport] = Future()
+    request = Request(many, reply)
+    road.submit([request])
+
+    assert (300, 15_000) == (request.size, request.rows)
+    assert 300 == reply.result(WAIT_SECONDS).accepted
+    assert [("writer", [300])] == road.store.groups
 
 
 @pytest.mark.parametrize("road", [{"lent_commits": 4}], indirect=True)
@@ -167,10 +221,10 @@ def test_not_more_is_written_here_than_was_lent(road: Road) -> None:
 def test_a_store_that_fails_is_left_to_the_writer(road: Road) -> None:
     """The senders are told, and the next ones are written by the other thread for a while."""
     road.store.is_broken = True
-    failed = road.begin(1, 2)
+    failed = [one.exception(WAIT_SECONDS) for one in road.begin(1, 2)]
     road.store.is_broken = False
 
-    assert all(isinstance(one.exception(0), StoreUnavailableError) for one in failed)
+    assert all(isinstance(one, StoreUnavailableError) for one in failed)
     assert [2] == road.send(2)
     assert [("writer", [2])] == road.store.groups
 
@@ -187,7 +241,7 @@ def test_a_sender_that_is_gone_costs_nobody(road: Road) -> None:
     gone: Future[IngestReport] = Future()
     other: Future[IngestReport] = Future()
     gone.cancel()
-    road.commits.submit_here([Request(events(7), gone), Request(events(2), other)])
+    road.submit([Request(events(7), gone), Request(events(2), other)])
 
     assert 2 == other.result(0).accepted
     assert [(HERE, [2])] == road.store.groups

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from simulation.ledger_cases import folder_in_memory
+from components import postgres_server
+from simulation.ledger_cases import empty_schema, folder_in_memory
 
 
 @pytest.fixture
@@ -17,3 +18,16 @@ def tmp_path() -> Iterator[Path]:
     """A folder of its own for one test."""
     with folder_in_memory() as folder:
         yield folder
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """One Postgres server for all tests of a worker."""
+    with postgres_server() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(server: str) -> str:
+    """A database on it, without tables."""
+    return empty_schema(server)

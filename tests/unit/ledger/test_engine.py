@@ -11,12 +11,13 @@ import pytest
 from sqlalchemy import Connection, exc, text
 
 from dpdau.errors import (
-    InvalidSettingError,
+    InvalidPlanError,
     LedgerConflictError,
     LedgerCorruptError,
     LedgerUnavailableError,
 )
-from dpdau.ledger.engine import ATTEMPTS_MAX, Database, ledger_path
+from dpdau.ledger.engine import ATTEMPTS_MAX, Database
+from dpdau.telemetry import Metrics
 from simulation.ledger_cases import file_of, url_of
 
 
@@ -38,17 +39,6 @@ def insert(connection: Connection) -> None:
 def count(connection: Connection) -> int:
     """Counts the rows."""
     return int(connection.execute(text("SELECT count(*) FROM t")).scalar_one())
-
-
-@pytest.mark.parametrize(
-    "url", ["sqlite://", "sqlite:///:memory:", "postgresql://u:secret@h/d", "x"]
-)
-def test_a_ledger_needs_a_file(url: str) -> None:
-    """A URL without a file of its own is refused, and its password is not shown."""
-    with pytest.raises(InvalidSettingError, match="sqlite:///PATH") as refused:
-        ledger_path(url)
-
-    assert "secret" not in str(refused.value)
 
 
 def test_files_are_private(database: Database, tmp_path: Path) -> None:
@@ -235,3 +225,39 @@ def test_a_full_disk_is_an_outage(database: Database) -> None:
         database.run("step", fill)
 
     assert 0 == database.run("count", count, write=False)
+
+
+def test_transactions_are_counted_and_timed(tmp_path: Path) -> None:
+    """Each has its name and how it ended: done, or the code of what it raised."""
+    metrics = Metrics()
+    database = Database(url_of(tmp_path), busy_timeout_seconds=1, metrics=metrics)
+    database.create_file()
+
+    def refuse(_connection: Connection) -> None:
+        raise InvalidPlanError("no")
+
+    database.run("head", lambda _: None, write=False)
+    for _ in range(2):
+        with pytest.raises(InvalidPlanError):
+            database.run("step", refuse)
+    with pytest.raises(LedgerCorruptError):
+        database.run("head", count, write=False)
+    with pytest.raises(ZeroDivisionError):
+        database.run("head", lambda _: 1 // 0)
+    database.close()
+
+    value = metrics.registry.get_sample_value
+    outcomes = {
+        (name, outcome): value(
+            "dpdau_ledger_transactions_total", {"name": name, "outcome": outcome}
+        )
+        for name in ("head", "step")
+        for outcome in ("done", "invalid_plan", "ledger_corrupt", "failed")
+    }
+    assert {
+        ("head", "done"): 1,
+        ("step", "invalid_plan"): 2,
+        ("head", "ledger_corrupt"): 1,
+        ("head", "failed"): 1,
+    } == {name: times for name, times in outcomes.items() if times}
+    assert 3 == value("dpdau_ledger_transaction_seconds_count", {"name": "head"})

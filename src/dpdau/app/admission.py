@@ -1,0 +1,130 @@
+"""Who may reach a service, and how often: what every front asks before anything else."""
+
+import ipaddress
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from limits import parse
+
+from dpdau.domain import Caller, Scope
+from dpdau.errors import InvalidSettingError, NotAuthorizedError, RateLimitedError
+
+RATE_LIMIT: Final = "1000/second"
+INGEST_RATE_LIMIT: Final = "20000/second"
+"""What takes events has windows of its own: what holds it back is the queue."""
+WINDOWS_MAX: Final = 100_000
+"""Windows that are kept at once, of all addresses and keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """One window after a request was counted: what it allows, what is left, when it ends."""
+
+    kind: str
+    limit: int
+    remaining: int
+    reset_seconds: int
+    exceeded: bool
+
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The `RateLimit-*` headers as they are sent."""
+        return (
+            (b"ratelimit-limit", b"%d" % self.limit),
+            (b"ratelimit-remaining", b"%d" % self.remaining),
+            (b"ratelimit-reset", b"%d" % self.reset_seconds),
+        )
+
+    def require(self) -> None:
+        """Refuses the request where the window is used up.
+
+        Raises:
+            RateLimitedError: It is; carries `retry_after_seconds`.
+        """
+        if self.exceeded:
+            raise RateLimitedError(
+                f"Expected at most {self.limit} requests in one window of this {self.kind}; "
+                f"retry in {self.reset_seconds} s.",
+                retry_after_seconds=self.reset_seconds,
+            )
+
+
+class RateLimiter:
+    """Fixed windows in memory: one for each client address and one for each key.
+
+    A window begins with its first request. It is kept here, and not by a library, because it is
+    asked twice for every event that is sent by itself.
+
+    Args:
+        limit: As `1000/second`.
+        clock: Seconds that never go back.
+    """
+
+    def __init__(self, limit: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        item = parse(limit)
+        self._amount: Final = item.amount
+        self._seconds: Final = item.get_expiry()
+        self._clock = clock
+        self._windows: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def take(self, kind: str, name: str) -> Rate:
+        """Counts one request of an `address` or a `key`."""
+        now, window = self._clock(), (kind, name)
+        end, taken = self._windows.get(window, (now, 0))
+        if end <= now:
+            self._make_room(now)
+            self._windows.pop(window, None)
+            end, taken = now + self._seconds, 0
+        self._windows[window] = (end, taken + 1)
+        return Rate(
+            kind=kind,
+            limit=self._amount,
+            remaining=max(self._amount - taken - 1, 0),
+            reset_seconds=min(max(math.ceil(end - now), 1), self._seconds),
+            exceeded=taken >= self._amount,
+        )
+
+    def _make_room(self, now: float) -> None:
+        """Drops windows that are over; where there are too many others, the oldest ones."""
+        if len(self._windows) >= WINDOWS_MAX:
+            self._windows = {one: known for one, known in self._windows.items() if known[0] > now}
+            for one in list(self._windows)[: len(self._windows) - WINDOWS_MAX // 2]:
+                del self._windows[one]
+
+
+def require_scope(caller: Caller, scope: Scope | None) -> None:
+    """Refuses a caller without a scope; None asks for none.
+
+    Raises:
+        NotAuthorizedError: The key lacks it.
+    """
+    if scope is not None and not caller.may(scope):
+        raise NotAuthorizedError(f"Expected a key with the scope {scope.value}.", scope=scope.value)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address.
+
+    Example:
+        >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0")
+        (True, False)
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def require_loopback(host: str, *, no_auth: bool, unsafe_debug: bool) -> None:
+    """Refuses to bind what must stay on this machine to an address that others can reach.
+
+    Raises:
+        InvalidSettingError: One of the flags is on and the host is not loopback.
+    """
+    for flag, on in (("--no-auth", no_auth), ("--unsafe-debug", unsafe_debug)):
+        if on and not is_loopback(host):
+            raise InvalidSettingError(f"Expected a loopback host with {flag}, found {host!r}.")

@@ -1,0 +1,88 @@
+"""The store of a deployment that passes events on to Kafka: it may have no activity of its own.
+
+Where `INGEST_MODE=kafka`, the activity is in the store of the process that consumes. Any other
+store is empty, and a number from it would be a wrong number, an erasure an untrue receipt.
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any
+
+from numpy import int64
+from numpy.typing import NDArray
+
+from dpdau.activity.embedded import EmbeddedStore
+from dpdau.domain import Segment
+from dpdau.errors import StoreUnavailableError
+
+__all__ = ["GatewayStore", "feed_of"]
+
+
+def feed_of(topic: str) -> str:
+    """What names the feed of a topic, for a keyed hash; noted where it is consumed."""
+    return f"kafka {topic}"
+
+
+class GatewayStore(EmbeddedStore):
+    """An embedded store that refuses every verb on activity until events were consumed into it.
+
+    Args:
+        feed: The source that is noted where events are consumed.
+        options: Those of `EmbeddedStore`.
+
+    Raises: as `EmbeddedStore`.
+    """
+
+    def __init__(self, *places: Any, feed: str, **options: Any) -> None:
+        super().__init__(*places, **options)
+        self._feed = feed
+
+    def counts(
+        self,
+        *,
+        first: dt.date,
+        last: dt.date,
+        window_days: Sequence[int],
+        segment: Segment | None = None,
+    ) -> NDArray[int64]:
+        """See `ActivityStore.counts`."""
+        self._require_activity()
+        return super().counts(first=first, last=last, window_days=window_days, segment=segment)
+
+    def growth(self, end: dt.date, *, window_days: int) -> NDArray[int64]:
+        """See `ActivityStore.growth`."""
+        self._require_activity()
+        return super().growth(end, window_days=window_days)
+
+    def close_day(self, day: dt.date) -> None:
+        """See `ActivityStore.close_day`."""
+        self._require_activity()
+        super().close_day(day)
+
+    def freeze(self, month: str, day: dt.date) -> None:
+        """See `ActivityStore.freeze`."""
+        self._require_activity()
+        super().freeze(month, day)
+
+    def open_month(self, month: str, *, lookback_days: int, dimensions: Sequence[str] = ()) -> None:
+        """See `ActivityStore.open_month`."""
+        self._require_activity()
+        super().open_month(month, lookback_days=lookback_days, dimensions=dimensions)
+
+    def forget(
+        self,
+        pseudonyms: Sequence[int],
+        *,
+        erasure_id: str | None = None,
+        done_at: dt.datetime | None = None,
+    ) -> int:
+        """See `ActivityStore.forget`."""
+        self._require_activity()
+        return super().forget(pseudonyms, erasure_id=erasure_id, done_at=done_at)
+
+    def _require_activity(self) -> None:
+        if self.offset(self._feed) is None:
+            raise StoreUnavailableError(
+                "Expected the store of the process that consumes, found one that only passes "
+                "events on to Kafka; ask the service that was started with `serve --consume`."
+            )

@@ -1,0 +1,313 @@
+"""One member of the consumer group: reads, has written, and stands behind what is stored."""
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from threading import Event as Flag
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from dpdau.domain import Clock
+from dpdau.errors import DpdauError, OverloadedError, UnavailableError
+from dpdau.ingest.batch import IngestReport
+from dpdau.ingest.kafka.broker import Broker, Health, library, unreachable
+from dpdau.ingest.kafka.claims import Claims
+from dpdau.ingest.kafka.dead_letters import DeadLetters
+from dpdau.ingest.kafka.messages import Batch, read
+from dpdau.ingest.rules import Rules
+from dpdau.telemetry import log
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer, TopicPartition
+
+__all__ = ["Listener", "Member"]
+
+MESSAGES_MAX: Final = 10_000
+"""Messages of one batch; of a full queue that is a tenth of a second of reading."""
+FETCH_SECONDS: Final = 0.1
+ASK_SECONDS: Final = 5.0
+PATIENCE_SECONDS: Final = 1.0
+"""A commit that takes longer has the partitions paused."""
+RETRY_SECONDS_MAX: Final = 30.0
+_LOG = log("ingest")
+
+
+class Listener(Protocol):
+    """Who hears how it goes; from any thread."""
+
+    def stored(self, report: IngestReport) -> None:
+        """A batch is durable."""
+
+    def behind(self, partition: int, seconds: float) -> None:
+        """How old the oldest message of a partition is that is not durable; 0 for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A batch that is being written."""
+
+    batch: Batch
+    future: "Future[IngestReport]"
+
+
+class Member:
+    """One member of the group, for a thread of its own.
+
+    Args:
+        broker: Where events come from.
+        claims: The partitions of this process, shared by its members.
+        rules: What is taken now.
+        health: Says once that something is away, shared by the members.
+        listener: Hears how it goes.
+        clock: What time it is.
+
+    Guarantee: see `Claims`. At most two batches are in memory besides what the library has fetched
+    ahead; while a commit takes long, or the store cannot write, nothing more is fetched.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        claims: Claims,
+        rules: Callable[[], Rules],
+        health: Health,
+        listener: Listener,
+        clock: Clock,
+    ) -> None:
+        self._broker = broker
+        self._claims = claims
+        self._rules = rules
+        self._health = health
+        self._listener = listener
+        self._clock = clock
+        self._dead_letters = DeadLetters(broker, health)
+        self._consumer: Consumer = broker.consumer(health.client_failed)
+        self._stop = Flag()
+        self._own: list[int] = []
+        self._next: dict[int, int] = {}
+        self._unplaced: UnavailableError | None = None
+        self._ended: set[int] = set()
+        self._known = 0
+        self._held: list[Any] = []
+        self._generation = 0
+        self._pending: _Pending | None = None
+        self._failures = 0
+
+    def stop(self) -> None:
+        """Has `run` end soon; from any thread."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Reads until it is stopped; what was read by then is durable, and the group is left.
+
+        Raises:
+            DpdauError: What another attempt does not mend.
+        """
+        consumer = self._consumer
+        try:
+            consumer.subscribe(
+                [self._broker.topic],
+                on_assign=self._on_assign,
+                on_revoke=self._on_revoke,
+                on_lost=self._on_revoke,
+            )
+            while not self._stop.is_set():
+                try:
+                    self._turn()
+                except (UnavailableError, OverloadedError) as error:
+                    self._retry(error)
+            try:
+                self._settle()
+            except (UnavailableError, OverloadedError) as error:
+                # It is not stored, nor is its offset: the next run reads it again.
+                self._health.failed(error.code)
+        finally:
+            consumer.close()
+            self._claims.drop(self)
+            self._dead_letters.close()
+
+    def _turn(self) -> None:
+        """Reads some messages and has them written, while those before them are."""
+        unplaced, self._unplaced = self._unplaced, None
+        if unplaced is not None:
+            raise unplaced
+        messages = self._fetched()
+        generation = self._generation
+        if not messages:
+            self._settle()
+            self._note_end()
+            return
+        for batch in read(messages, rules=self._rules()):
+            if batch.poison:
+                self._dead_letters.send(batch.poison)
+            self._settle()
+            if self._generation != generation:
+                return
+            future = self._claims.submit(self, batch)
+            if future is None:
+                # Somebody else has a part of it: nothing is taken until the broker has told.
+                self._next = {}
+                return
+            self._pending = _Pending(batch, future)
+
+    def _fetched(self) -> list[Any]:
+        """The next messages, each once and in order."""
+        found = [*self._held, *self._consumer.consume(MESSAGES_MAX, FETCH_SECONDS)]
+        self._held = []
+        fresh: list[Any] = []
+        first: dict[int, int] = {}
+        following = self._next
+        for one in found:
+            error = one.error()
+            if error is not None:
+                self._note(one.partition(), error)
+                continue
+            partition, offset = one.partition(), one.offset()
+            expected = following.get(partition)
+            if expected is None or offset < expected:
+                continue
+            following[partition] = offset + 1
+            self._ended.discard(partition)
+            if partition not in first:
+                first[partition] = one.timestamp()[1]
+            fresh.append(one)
+        if fresh:
+            self._health.answered()
+            self._claims.goes_on(first)
+            now = self._clock().timestamp()
+            for partition, milliseconds in first.items():
+                self._listener.behind(partition, max(0.0, now - milliseconds / 1000))
+        return fresh
+
+    def _note(self, partition: int | None, error: Any) -> None:
+        """What came instead of a message: the end of a partition, a gap in it, or trouble."""
+        codes, code = library().KafkaError, error.code()
+        if code not in (codes._PARTITION_EOF, codes._AUTO_OFFSET_RESET):
+            self._health.client_failed(error)
+        elif partition in self._next and code == codes._PARTITION_EOF:
+            self._ended.add(partition)
+            self._health.answered()
+        elif partition in self._next:
+            # Deleted before it was read, or another topic under the name: what there is is read.
+            _LOG.error("kafka_gap", topic=self._broker.topic, partition=partition)
+            self._next[partition] = 0
+            self._consumer.assign(self._places())
+
+    def _note_end(self) -> None:
+        """All that there was is durable."""
+        if self._ended:
+            self._claims.end_of(self, self._ended, known=self._known)
+            for partition in self._ended:
+                self._listener.behind(partition, 0.0)
+
+    def _settle(self) -> None:
+        """Waits until the batch that is being written is durable.
+
+        Raises:
+            DpdauError: What stood in the way; nothing of it is stored.
+        """
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        is_paused = False
+        while not wait([pending.future], timeout=PATIENCE_SECONDS).done:
+            is_paused = True
+            self._idle(0.0)
+        if is_paused:
+            self._consumer.resume(self._consumer.assignment())
+        report = pending.future.result()
+        self._failures = 0
+        self._listener.stored(report)
+        self._tell_group(pending.batch)
+
+    def _idle(self, seconds: float) -> None:
+        """Stays a member of the group without taking more."""
+        self._consumer.pause(self._consumer.assignment())
+        message = self._consumer.poll(seconds)
+        if message is not None:
+            self._held.append(message)
+
+    def _retry(self, error: DpdauError) -> None:
+        """Waits, longer each time, and stands behind what is stored once more."""
+        self._health.failed(error.code)
+        self._failures += 1
+        ends = time.monotonic() + min(RETRY_SECONDS_MAX, 0.25 * 2**self._failures)
+        while not self._stop.is_set() and time.monotonic() < ends:
+            self._idle(FETCH_SECONDS)
+        if self._own and not self._stop.is_set():
+            self._again()
+
+    def _again(self) -> None:
+        """Goes back behind what is stored."""
+        try:
+            for place in self._stand():
+                self._consumer.seek(place)
+            self._consumer.resume(self._consumer.assignment())
+        except UnavailableError as error:
+            self._unplaced = error
+        except library().KafkaException as error:
+            self._next = {}
+            self._unplaced = unreachable("go back", error.args[0].name())
+
+    def _tell_group(self, batch: Batch) -> None:
+        """Tells the broker how far this is, for who watches the group; nothing here reads it."""
+        places = [self._place(one, last + 1) for one, last in batch.ends.items()]
+        try:
+            self._consumer.commit(offsets=places, asynchronous=True)
+        except library().KafkaException as error:
+            _LOG.debug("kafka_commit", reason=error.args[0].name())
+
+    def _on_assign(self, _consumer: object, partitions: "Sequence[TopicPartition]") -> None:
+        """Partitions are this member's: it stands behind what is stored of them."""
+        self._own = [one.partition for one in partitions]
+        try:
+            places = self._stand()
+        except UnavailableError as error:
+            # The library would go on from what the group was told, so nothing is taken from there.
+            self._unplaced = error
+            return
+        self._consumer.assign(places)
+        self._health.answered()
+
+    def _on_revoke(self, _consumer: object, _partitions: object) -> None:
+        """No partition is this member's any more, when all that it had submitted is durable."""
+        self._forget()
+        self._own = []
+        self._claims.drop(self)
+
+    def _stand(self) -> "list[TopicPartition]":
+        """Where to go on, in each partition: behind the stored offset; all else is forgotten."""
+        self._forget()
+        stored = self._claims.take(self, self._own)
+        self._count_partitions()
+        self._next = {one: 0 if last is None else last + 1 for one, last in stored.items()}
+        return self._places()
+
+    def _places(self) -> "list[TopicPartition]":
+        """Where it goes on, in each partition."""
+        beginning = library().OFFSET_BEGINNING
+        return [self._place(one, start or beginning) for one, start in self._next.items()]
+
+    def _forget(self) -> None:
+        """Forgets what was read and not submitted; what was submitted is durable, or has failed."""
+        self._generation += 1
+        self._next, self._held, self._ended = {}, [], set()
+        with contextlib.suppress(UnavailableError, OverloadedError):
+            self._settle()
+
+    def _count_partitions(self) -> None:
+        """How many partitions the topic has, as far as the broker says."""
+        topic = self._broker.topic
+        try:
+            found = self._consumer.list_topics(topic, timeout=ASK_SECONDS).topics[topic]
+        except library().KafkaException as error:
+            self._health.client_failed(error.args[0])
+            return
+        self._known = max(len(found.partitions), 1)
+
+    def _place(self, partition: int, offset: int) -> "TopicPartition":
+        """A place in the topic."""
+        place: TopicPartition = library().TopicPartition(self._broker.topic, partition, offset)
+        return place

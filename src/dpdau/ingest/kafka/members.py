@@ -1,0 +1,85 @@
+"""The members of the group that one process runs, each in a thread of its own."""
+
+import threading
+from collections.abc import Callable
+
+from dpdau.domain import Clock
+from dpdau.ingest.kafka.broker import Broker, Health
+from dpdau.ingest.kafka.claims import Claims
+from dpdau.ingest.kafka.member import Listener, Member
+from dpdau.ingest.rules import Rules
+
+__all__ = ["Members"]
+
+
+class Members:
+    """Members that come and go; they end together where one of them meets what nothing mends.
+
+    Args:
+        broker: Where events come from.
+        claims: The partitions of this process.
+        rules: What is taken now.
+        listener: Hears how it goes.
+        clock: What time it is.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        claims: Claims,
+        rules: Callable[[], Rules],
+        listener: Listener,
+        clock: Clock,
+    ) -> None:
+        self.claims = claims
+        self.health = Health()
+        self._broker = broker
+        self._rules = rules
+        self._listener = listener
+        self._clock = clock
+        self._running: list[tuple[Member, threading.Thread]] = []
+        self._failure: Exception | None = None
+
+    @property
+    def failure(self) -> Exception | None:
+        """What ended a member, if anything did."""
+        return self._failure
+
+    def add(self) -> None:
+        """Has one more member join the group.
+
+        Raises:
+            InvalidSettingError: The library is missing or refuses an option.
+        """
+        member = Member(
+            self._broker,
+            claims=self.claims,
+            rules=self._rules,
+            health=self.health,
+            listener=self._listener,
+            clock=self._clock,
+        )
+        thread = threading.Thread(target=self._run, args=(member,), name="kafka", daemon=True)
+        self._running.append((member, thread))
+        thread.start()
+
+    def remove(self) -> None:
+        """Has the member that joined first leave the group, when what it read is durable."""
+        member, thread = self._running.pop(0)
+        member.stop()
+        thread.join()
+
+    def close(self) -> None:
+        """Has all members leave; may be called twice."""
+        for member, _ in self._running:
+            member.stop()
+        while self._running:
+            self.remove()
+
+    def _run(self, member: Member) -> None:
+        """What the thread of a member does."""
+        try:
+            member.run()
+        except Exception as error:  # noqa: BLE001 - the outermost loop of a worker.
+            self._failure = error

@@ -1,0 +1,96 @@
+"""Who calls, may they, and not too often: the order of HTTP, before a message is read."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from dpdau.app import App
+from dpdau.app.admission import RateLimiter, require_scope
+from dpdau.domain import Caller, Scope
+from dpdau.errors import NotAuthenticatedError
+
+KEY_METADATA: Final = "x-api-key"
+KEY_LENGTH_MAX: Final = 512
+KNOWN_SECONDS: Final = 0.5
+"""How long a key that was looked up is known; a revoked one is refused after that at the latest."""
+KNOWN_KEYS_MAX: Final = 1024
+_NO_AUTH_CALLER: Final = Caller("no-auth", frozenset(Scope))
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Where a call comes from, and the key that it carries."""
+
+    address: str
+    key: str | None
+
+    @classmethod
+    def of(cls, context: Any) -> Self:
+        """The visitor of a call."""
+        return cls(context.peer().rpartition(":")[0], key_of(context.invocation_metadata()))
+
+    def __repr__(self) -> str:
+        return "Visitor(<private>)"
+
+
+def key_of(metadata: Any) -> str | None:
+    """The API key of a call; where the name comes twice, the first one counts."""
+    return next((value for name, value in metadata if name == KEY_METADATA), None)
+
+
+class Guard:
+    """Turns the key of a call into a caller, and refuses it in the documented order.
+
+    Guarantee: a caller is known for `KNOWN_SECONDS` at most, and a stream asks for each message, so
+    a key that is revoked or expires stops to work within that time.
+    """
+
+    def __init__(
+        self, app: App, *, no_auth: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._app = app
+        self._no_auth = no_auth
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[Caller, float]] = {}
+
+    def admit(self, visitor: Visitor, scope: Scope | None, limiter: RateLimiter) -> Caller:
+        """The caller of one message.
+
+        Raises:
+            RateLimitedError: The window of the address or of the key is used up.
+            NotAuthenticatedError: No valid key.
+            NotAuthorizedError: The key lacks the scope.
+        """
+        with self._lock:
+            limiter.take("address", visitor.address).require()
+        caller, bucket = self.caller(visitor.key)
+        with self._lock:
+            limiter.take("key", bucket).require()
+        require_scope(caller, scope)
+        return caller
+
+    def caller(self, key: str | None) -> tuple[Caller, str]:
+        """Whose key it is, and a name for it that is none; looked up unless it was a moment ago.
+
+        Raises:
+            NotAuthenticatedError: No valid key.
+        """
+        if self._no_auth:
+            return _NO_AUTH_CALLER, "none"
+        if key is None or len(key) > KEY_LENGTH_MAX or not key.isascii():
+            raise NotAuthenticatedError(f"Expected a valid API key in {KEY_METADATA}.")
+        digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+        asked = self._clock()
+        known = self._known.get(digest)
+        if known is not None and asked < known[1]:
+            return known[0], digest
+        caller = self._app.authenticate(key)
+        with self._lock:
+            if len(self._known) >= KNOWN_KEYS_MAX:
+                self._known.clear()
+            self._known[digest] = (caller, asked + KNOWN_SECONDS)
+        return caller, digest

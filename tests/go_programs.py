@@ -1,0 +1,51 @@
+"""Programs that checks are made with: built once by Go, and kept in the user's cache folder."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dpdau" / "bin"
+BUILD_SECONDS_MAX = 900
+
+
+def helm() -> Path:
+    """Helm: the one on the path, or one that is built in two minutes."""
+    found = shutil.which("helm")
+    return Path(found) if found else _built("helm.sh/helm/v3/cmd/helm", "v3.21.4")
+
+
+def compose_loader() -> Path:
+    """What `docker compose config` reads a file with: schema, references and interpolation."""
+    return _built("github.com/compose-spec/compose-go/v2/cmd", "v2.16.2")
+
+
+def _built(package: str, version: str) -> Path:
+    """The program of a package; the test is skipped where it is not there and cannot be built."""
+    name = package.rsplit("/", 1)[1]
+    kept = CACHE / f"{package.replace('/', '-')}-{version}"
+    if kept.exists():
+        return kept
+    go = shutil.which("go")
+    if go is None:
+        pytest.skip(f"{package} is not there, and go is not on the path to build it.")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        done = subprocess.run(
+            [go, "install", "-trimpath", f"{package}@{version}"],
+            # Outside of the checkout, so that no module there is looked at.
+            cwd=folder,
+            env={**os.environ, "GOBIN": folder, "CGO_ENABLED": "0"},
+            capture_output=True,
+            text=True,
+            timeout=BUILD_SECONDS_MAX,
+            check=False,
+        )
+        if done.returncode != 0:
+            pytest.skip(f"{package} could not be built: {done.stderr[-300:]}")
+        # Whole or not at all: another worker may be building it too.
+        Path(folder, name).replace(kept)
+    return kept

@@ -1,0 +1,99 @@
+"""Who may write what of a partition, without a broker."""
+
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+
+from dpdau.ingest.batch import IngestReport
+from dpdau.ingest.event import Decoded
+from dpdau.ingest.kafka.claims import Claims
+from dpdau.ingest.kafka.messages import Batch
+
+NOTHING = Decoded((), (), 0)
+
+
+class Store:
+    """Commits that end when the test says so."""
+
+    def __init__(self) -> None:
+        self.offsets: dict[str, int] = {}
+        self.waiting: list[tuple[Mapping[str, int], Future[IngestReport]]] = []
+
+    def submit(self, _decoded: object, offsets: Mapping[str, int]) -> Future[IngestReport]:
+        future: Future[IngestReport] = Future()
+        self.waiting.append((offsets, future))
+        return future
+
+    def commit(self) -> None:
+        offsets, future = self.waiting.pop(0)
+        self.offsets.update(offsets)
+        future.set_result(IngestReport())
+
+
+def claims_over(store: Store) -> Claims:
+    """Claims whose sources are named by their partitions."""
+    return Claims(submit=store.submit, offset=store.offsets.get, source=lambda one: f"p{one}")
+
+
+def test_a_member_starts_behind_what_is_stored() -> None:
+    """A partition comes with its stored offset, or with none."""
+    store = Store()
+    store.offsets["p1"] = 41
+
+    assert {0: None, 1: 41} == claims_over(store).take("a", [0, 1])
+
+
+def test_who_gets_a_partition_waits_for_the_commit_of_who_had_it() -> None:
+    """The stored offset is looked at when what was in flight is durable."""
+    store = Store()
+    claims = claims_over(store)
+    claims.take("a", [0])
+    claims.submit("a", Batch(NOTHING, (), {0: 9}))
+    found: list[dict[int, int | None]] = []
+    taking = threading.Thread(target=lambda: found.append(claims.take("b", [0])))
+    taking.start()
+    taking.join(0.05)
+    before = list(found)
+    store.commit()
+    taking.join()
+
+    assert ([], [{0: 9}]) == (before, found)
+
+
+def test_who_lost_a_partition_writes_no_more_of_it() -> None:
+    """A batch that is late is not submitted, also where only a part of it was lost."""
+    store = Store()
+    claims = claims_over(store)
+    claims.take("a", [0, 1])
+    claims.take("b", [1])
+
+    assert claims.submit("a", Batch(NOTHING, (), {0: 5, 1: 5})) is None
+    assert claims.submit("b", Batch(NOTHING, (), {1: 5})) is not None
+    assert 1 == len(store.waiting)
+
+
+def test_what_is_dropped_belongs_to_nobody() -> None:
+    """A member that left can write nothing, and has no partition."""
+    store = Store()
+    claims = claims_over(store)
+    claims.take("a", [0, 1])
+    claims.drop("a")
+
+    assert claims.submit("a", Batch(NOTHING, (), {0: 5})) is None
+    assert 0 == claims.count
+
+
+def test_the_end_is_where_every_partition_of_the_topic_has_ended() -> None:
+    """A partition that is elsewhere, goes on or changes hands is not at its end."""
+    claims = claims_over(Store())
+    claims.take("a", [0, 1])
+    claims.end_of("a", [0], known=2)
+    one = claims.are_at_end
+    claims.end_of("a", [1], known=2)
+    both = claims.are_at_end
+    claims.goes_on([0])
+    more = claims.are_at_end
+    claims.end_of("a", [0], known=2)
+    claims.take("b", [1])
+
+    assert (False, True, False, False) == (one, both, more, claims.are_at_end)

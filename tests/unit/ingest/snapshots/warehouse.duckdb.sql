@@ -1,0 +1,725 @@
+SELECT
+  "t2"."fault",
+  COUNT(*) AS "rows"
+FROM (
+  SELECT
+    CASE
+      WHEN "t1"."user_id" IS NULL
+      THEN 1
+      WHEN (
+        "t1"."user_id" IS NOT NULL
+      )
+      AND (
+        (
+          OCTET_LENGTH(ENCODE("t1"."user_id")) < 1
+        )
+        OR (
+          OCTET_LENGTH(ENCODE("t1"."user_id")) > 256
+        )
+      )
+      THEN 2
+      WHEN "t1"."op" IS NULL
+      THEN 3
+      WHEN (
+        "t1"."op" IS NOT NULL
+      )
+      AND NOT (
+        (
+          ENCODE("t1"."op") = ENCODE('+')
+        ) OR (
+          ENCODE("t1"."op") = ENCODE('-')
+        )
+      )
+      THEN 4
+      WHEN "t1"."day" IS NULL
+      THEN 5
+      WHEN "t1"."day" < MAKE_DATE(1900, 1, 1)
+      THEN 6
+      WHEN NOT (
+        "t1"."day" < MAKE_DATE(2026, 4, 4)
+      )
+      THEN 7
+      WHEN "t1"."day" < MAKE_DATE(2024, 1, 23)
+      THEN 8
+      WHEN (
+        "t1"."event_id" IS NOT NULL
+      )
+      AND (
+        (
+          OCTET_LENGTH(ENCODE("t1"."event_id")) < 1
+        )
+        OR (
+          OCTET_LENGTH(ENCODE("t1"."event_id")) > 256
+        )
+      )
+      THEN 9
+      WHEN (
+        "t1"."platform" IS NOT NULL
+      )
+      AND (
+        (
+          OCTET_LENGTH(ENCODE("t1"."platform")) < 1
+        )
+        OR (
+          OCTET_LENGTH(ENCODE("t1"."platform")) > 64
+        )
+      )
+      THEN 10
+      WHEN "t1"."seq" IS NULL
+      THEN 11
+      ELSE 0
+    END AS "fault"
+  FROM (
+    SELECT
+      "t0"."user_id",
+      "t0"."op",
+      "t0"."day",
+      "t0"."event_id",
+      "t0"."seq",
+      "t0"."platform"
+    FROM "events" AS "t0"
+  ) AS "t1"
+) AS "t2"
+GROUP BY
+  1;
+
+WITH "t3" AS (
+  SELECT
+    "t2"."user_id",
+    "t2"."op",
+    "t2"."day",
+    "t2"."event_id",
+    "t2"."seq",
+    "t2"."platform",
+    MIN("t2"."seq") OVER (
+      PARTITION BY ENCODE("t2"."user_id"), ENCODE("t2"."event_id")
+      ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
+    ) AS "earliest_of_id"
+  FROM (
+    SELECT
+      *
+    FROM (
+      SELECT
+        "t0"."user_id",
+        "t0"."op",
+        "t0"."day",
+        "t0"."event_id",
+        "t0"."seq",
+        "t0"."platform"
+      FROM "events" AS "t0"
+    ) AS "t1"
+    WHERE
+      CASE
+        WHEN "t1"."user_id" IS NULL
+        THEN 1
+        WHEN (
+          "t1"."user_id" IS NOT NULL
+        )
+        AND (
+          (
+            OCTET_LENGTH(ENCODE("t1"."user_id")) < 1
+          )
+          OR (
+            OCTET_LENGTH(ENCODE("t1"."user_id")) > 256
+          )
+        )
+        THEN 2
+        WHEN "t1"."op" IS NULL
+        THEN 3
+        WHEN (
+          "t1"."op" IS NOT NULL
+        )
+        AND NOT (
+          (
+            ENCODE("t1"."op") = ENCODE('+')
+          ) OR (
+            ENCODE("t1"."op") = ENCODE('-')
+          )
+        )
+        THEN 4
+        WHEN "t1"."day" IS NULL
+        THEN 5
+        WHEN "t1"."day" < MAKE_DATE(1900, 1, 1)
+        THEN 6
+        WHEN NOT (
+          "t1"."day" < MAKE_DATE(2026, 4, 4)
+        )
+        THEN 7
+        WHEN "t1"."day" < MAKE_DATE(2024, 1, 23)
+        THEN 8
+        WHEN (
+          "t1"."event_id" IS NOT NULL
+        )
+        AND (
+          (
+            OCTET_LENGTH(ENCODE("t1"."event_id")) < 1
+          )
+          OR (
+            OCTET_LENGTH(ENCODE("t1"."event_id")) > 256
+          )
+        )
+        THEN 9
+        WHEN (
+          "t1"."platform" IS NOT NULL
+        )
+        AND (
+          (
+            OCTET_LENGTH(ENCODE("t1"."platform")) < 1
+          )
+          OR (
+            OCTET_LENGTH(ENCODE("t1"."platform")) > 64
+          )
+        )
+        THEN 10
+        WHEN "t1"."seq" IS NULL
+        THEN 11
+        ELSE 0
+      END = 0
+  ) AS "t2"
+)
+SELECT
+  "t21"."part",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > -1
+      ) AND (
+        "t21"."day" <= 29
+      ) AND (
+        "t21"."until" > 29
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260201",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 0
+      ) AND (
+        "t21"."day" <= 30
+      ) AND (
+        "t21"."until" > 30
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260202",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 1
+      ) AND (
+        "t21"."day" <= 31
+      ) AND (
+        "t21"."until" > 31
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260203",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 2
+      ) AND (
+        "t21"."day" <= 32
+      ) AND (
+        "t21"."until" > 32
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260204",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 3
+      ) AND (
+        "t21"."day" <= 33
+      ) AND (
+        "t21"."until" > 33
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260205",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 4
+      ) AND (
+        "t21"."day" <= 34
+      ) AND (
+        "t21"."until" > 34
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260206",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 5
+      ) AND (
+        "t21"."day" <= 35
+      ) AND (
+        "t21"."until" > 35
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260207",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 6
+      ) AND (
+        "t21"."day" <= 36
+      ) AND (
+        "t21"."until" > 36
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260208",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 7
+      ) AND (
+        "t21"."day" <= 37
+      ) AND (
+        "t21"."until" > 37
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260209",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 8
+      ) AND (
+        "t21"."day" <= 38
+      ) AND (
+        "t21"."until" > 38
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260210",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 9
+      ) AND (
+        "t21"."day" <= 39
+      ) AND (
+        "t21"."until" > 39
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260211",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 10
+      ) AND (
+        "t21"."day" <= 40
+      ) AND (
+        "t21"."until" > 40
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260212",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 11
+      ) AND (
+        "t21"."day" <= 41
+      ) AND (
+        "t21"."until" > 41
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260213",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 12
+      ) AND (
+        "t21"."day" <= 42
+      ) AND (
+        "t21"."until" > 42
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260214",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 13
+      ) AND (
+        "t21"."day" <= 43
+      ) AND (
+        "t21"."until" > 43
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260215",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 14
+      ) AND (
+        "t21"."day" <= 44
+      ) AND (
+        "t21"."until" > 44
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260216",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 15
+      ) AND (
+        "t21"."day" <= 45
+      ) AND (
+        "t21"."until" > 45
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260217",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 16
+      ) AND (
+        "t21"."day" <= 46
+      ) AND (
+        "t21"."until" > 46
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260218",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 17
+      ) AND (
+        "t21"."day" <= 47
+      ) AND (
+        "t21"."until" > 47
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260219",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 18
+      ) AND (
+        "t21"."day" <= 48
+      ) AND (
+        "t21"."until" > 48
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260220",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 19
+      ) AND (
+        "t21"."day" <= 49
+      ) AND (
+        "t21"."until" > 49
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260221",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 20
+      ) AND (
+        "t21"."day" <= 50
+      ) AND (
+        "t21"."until" > 50
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260222",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 21
+      ) AND (
+        "t21"."day" <= 51
+      ) AND (
+        "t21"."until" > 51
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260223",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 22
+      ) AND (
+        "t21"."day" <= 52
+      ) AND (
+        "t21"."until" > 52
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260224",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 23
+      ) AND (
+        "t21"."day" <= 53
+      ) AND (
+        "t21"."until" > 53
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260225",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 24
+      ) AND (
+        "t21"."day" <= 54
+      ) AND (
+        "t21"."until" > 54
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260226",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 25
+      ) AND (
+        "t21"."day" <= 55
+      ) AND (
+        "t21"."until" > 55
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260227",
+  SUM(
+    CASE
+      WHEN (
+        "t21"."day" > 26
+      ) AND (
+        "t21"."day" <= 56
+      ) AND (
+        "t21"."until" > 56
+      )
+      THEN "t21"."people"
+      ELSE 0
+    END
+  ) AS "w30_20260228"
+FROM (
+  SELECT
+    "t20"."part",
+    "t20"."day",
+    "t20"."until",
+    COUNT(*) AS "people"
+  FROM (
+    SELECT
+      "t19"."user",
+      "t19"."day",
+      "t19"."until",
+      "t19"."who",
+      COALESCE("t19"."part", 0) AS "part"
+    FROM (
+      SELECT
+        "t16"."user",
+        "t16"."day",
+        "t16"."until",
+        "t18"."who",
+        "t18"."part"
+      FROM (
+        SELECT
+          "t13"."user",
+          "t13"."day",
+          CASE WHEN "t13"."following" > "t13"."day" THEN "t13"."following" ELSE 57 END AS "until"
+        FROM (
+          SELECT
+            "t11"."user",
+            "t11"."day",
+            LEAD("t11"."day") OVER (
+              PARTITION BY "t11"."user"
+              ORDER BY "t11"."day" ASC
+              ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
+            ) AS "following"
+          FROM (
+            SELECT
+              "t9"."user",
+              "t9"."day"
+            FROM (
+              SELECT
+                "t7"."user",
+                "t7"."day",
+                COUNT(*) FILTER(WHERE
+                  "t7"."adds") AS "puts",
+                COUNT(*) FILTER(WHERE
+                  NOT (
+                    "t7"."adds"
+                  )) AS "takes",
+                MAX("t7"."place") FILTER(WHERE
+                  "t7"."adds") AS "put_at",
+                MAX("t7"."place") FILTER(WHERE
+                  NOT (
+                    "t7"."adds"
+                  )) AS "taken_at"
+              FROM (
+                SELECT
+                  ENCODE("t5"."user_id") AS "user",
+                  CAST(DATE_DIFF('DAY', MAKE_DATE(2026, 1, 3), "t5"."day") AS INT) AS "day",
+                  ENCODE("t5"."op") = ENCODE('+') AS "adds",
+                  "t5"."seq" AS "place"
+                FROM (
+                  SELECT
+                    *
+                  FROM "t3" AS "t4"
+                  WHERE
+                    (
+                      (
+                        "t4"."event_id" IS NULL
+                      ) OR (
+                        "t4"."seq" = "t4"."earliest_of_id"
+                      )
+                    )
+                    AND NOT (
+                      "t4"."day" < MAKE_DATE(2026, 1, 3)
+                    )
+                    AND "t4"."day" < MAKE_DATE(2026, 3, 1)
+                ) AS "t5"
+              ) AS "t7"
+              GROUP BY
+                1,
+                2
+            ) AS "t9"
+            WHERE
+              "t9"."puts" > 0
+              AND (
+                (
+                  "t9"."takes" = 0
+                ) OR (
+                  "t9"."put_at" > "t9"."taken_at"
+                )
+              )
+          ) AS "t11"
+        ) AS "t13"
+      ) AS "t16"
+      LEFT OUTER JOIN (
+        SELECT
+          "t14"."who",
+          CASE
+            WHEN "t14"."label" = ENCODE('ios')
+            THEN 1
+            WHEN "t14"."label" = ENCODE('o''web')
+            THEN 2
+            ELSE 0
+          END AS "part"
+        FROM (
+          SELECT
+            *
+          FROM (
+            SELECT
+              "t10"."who",
+              "t10"."month",
+              "t10"."place",
+              "t10"."label",
+              ROW_NUMBER() OVER (
+                PARTITION BY "t10"."who"
+                ORDER BY "t10"."month" DESC, "t10"."place" ASC, "t10"."label" ASC
+                ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
+              ) - 1 AS "rank"
+            FROM (
+              SELECT
+                ENCODE("t8"."user_id") AS "who",
+                CASE
+                  WHEN NOT (
+                    "t8"."day" < MAKE_DATE(2026, 1, 1)
+                  )
+                  AND (
+                    "t8"."day" < MAKE_DATE(2026, 2, 1)
+                  )
+                  THEN 0
+                  WHEN NOT (
+                    "t8"."day" < MAKE_DATE(2026, 2, 1)
+                  )
+                  AND (
+                    "t8"."day" < MAKE_DATE(2026, 3, 1)
+                  )
+                  THEN 1
+                  ELSE -1
+                END AS "month",
+                "t8"."seq" AS "place",
+                ENCODE("t8"."platform") AS "label"
+              FROM (
+                SELECT
+                  *
+                FROM (
+                  SELECT
+                    *
+                  FROM "t3" AS "t4"
+                  WHERE
+                    (
+                      (
+                        "t4"."event_id" IS NULL
+                      ) OR (
+                        "t4"."seq" = "t4"."earliest_of_id"
+                      )
+                    )
+                    AND NOT (
+                      "t4"."day" < MAKE_DATE(2026, 1, 1)
+                    )
+                    AND "t4"."day" < MAKE_DATE(2026, 3, 1)
+                ) AS "t6"
+                WHERE
+                  "t6"."platform" IS NOT NULL AND ENCODE("t6"."op") = ENCODE('+')
+              ) AS "t8"
+            ) AS "t10"
+          ) AS "t12"
+          WHERE
+            "t12"."rank" = 0
+        ) AS "t14"
+      ) AS "t18"
+        ON "t16"."user" = "t18"."who"
+    ) AS "t19"
+  ) AS "t20"
+  GROUP BY
+    1,
+    2,
+    3
+) AS "t21"
+GROUP BY
+  1;
+

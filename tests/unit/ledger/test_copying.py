@@ -1,0 +1,150 @@
+"""Copies of a ledger into another database."""
+
+from pathlib import Path
+
+import pytest
+
+from dpdau.domain import Scope
+from dpdau.errors import InvalidSettingError, LedgerConflictError, LedgerCorruptError
+from dpdau.ledger import Ledger, copying
+from dpdau.ledger.tables import KINDS
+from simulation.ledger_cases import (
+    NOW,
+    POSTGRES,
+    Ticking,
+    budget,
+    mark_of,
+    open_ledger,
+    open_month,
+    raw_rows,
+    raw_sql,
+    release,
+    request,
+    spend,
+    url_of,
+)
+
+pytestmark = POSTGRES
+
+
+def used_ledger(folder: Path) -> tuple[Ledger, str]:
+    """A ledger with rows of every kind, and an API key of it."""
+    ledger = open_ledger(folder)
+    spend(ledger, "first", epsilon="2.9")
+    open_month(ledger, days=2)
+    ledger.grant("mau", "2026-02", actor="ada", reason="more")
+    _, key = ledger.keys.create("ci \N{GREEK SMALL LETTER EPSILON}", [Scope.READ], None)
+    gone, _ = ledger.keys.create("gone", [Scope.READ], None)
+    ledger.keys.revoke(gone)
+    return ledger, key
+
+
+def reopened(url: str, folder: Path) -> Ledger:
+    """A ledger elsewhere, under the mark of the one that was copied."""
+    return Ledger(url, mark_path=mark_of(folder), clock=Ticking())
+
+
+def test_a_copy_is_the_same_ledger(postgres_url: str, tmp_path: Path) -> None:
+    """File to server and back: the same chain, charges, releases and keys, under the same mark."""
+    source, key = used_ledger(tmp_path)
+    heard: list[tuple[int, int]] = []
+    report = source.copy(postgres_url, moved=lambda *rows: heard.append(rows))
+    seen = source.verify()
+    source.close()
+
+    there = reopened(postgres_url, tmp_path)
+    _, replayed = there.step(request("first"), lambda: release("first"))
+    known = there.keys.authenticate(key, NOW)
+    file = tmp_path / "back" / "ledger.sqlite"
+    again = there.copy(f"sqlite:///{file}")
+    there.close()
+
+    assert (seen, seen) == (report, again)
+    assert (2 * seen.entries,) * 2 == heard[-1]
+    assert (True, True) == (replayed, known is not None)
+
+
+def test_only_one_of_both_goes_on(postgres_url: str, tmp_path: Path) -> None:
+    """Once the copy has spent, the mark refuses the ledger that it was made of."""
+    source, _ = used_ledger(tmp_path)
+    source.copy(postgres_url)
+    source.close()
+    there = reopened(postgres_url, tmp_path)
+    spend(there, "second", epsilon="0.1")
+    left = there.budget_state(budget()).remaining.epsilon
+    report = there.verify()
+    there.close()
+
+    assert (0, ()) == (left, report.problems)
+    with pytest.raises(LedgerCorruptError, match="older copy"):
+        open_ledger(tmp_path)
+
+
+def test_a_target_with_a_ledger_is_refused(postgres_url: str, tmp_path: Path) -> None:
+    """Nothing is ever copied over a ledger, not even over itself."""
+    source, _ = used_ledger(tmp_path)
+    source.copy(postgres_url)
+
+    for url in (postgres_url, url_of(tmp_path)):
+        with pytest.raises(InvalidSettingError, match="found one that has a ledger"):
+            source.copy(url)
+    source.close()
+
+
+def test_nobody_writes_while_it_is_copied(postgres_url: str, tmp_path: Path) -> None:
+    """The lock of the source is held from the first row to the last."""
+    source, _ = used_ledger(tmp_path)
+    impatient = open_ledger(tmp_path, busy_timeout_seconds=0.03)
+    refused: list[str] = []
+
+    def moved(_done: int, _all: int) -> None:
+        try:
+            spend(impatient, "meanwhile", epsilon="0.1")
+        except LedgerConflictError as error:
+            refused.append(error.code)
+
+    source.copy(postgres_url, moved=moved)
+    impatient.close()
+    source.close()
+
+    assert {"ledger_conflict"} == set(refused)
+
+
+@pytest.mark.parametrize(
+    ("statement", "code"),
+    [
+        ("UPDATE releases SET body = replace(body, '120', '121') WHERE seq = 5", "row_changed"),
+        ("UPDATE entries SET kind = 'audit' WHERE seq = 2", "hash"),
+        ("DELETE FROM grants", "row_missing"),
+    ],
+)
+def test_a_ledger_that_was_tampered_with_is_not_copied(
+    postgres_url: str, tmp_path: Path, statement: str, code: str
+) -> None:
+    """The copy is audited before it is kept; a refused one leaves no table."""
+    source, _ = used_ledger(tmp_path)
+    assert (5,) in raw_rows(tmp_path, "SELECT seq FROM releases")
+    raw_sql(tmp_path, statement)
+
+    with pytest.raises(LedgerCorruptError, match="Nothing was copied") as refused:
+        source.copy(postgres_url)
+    source.close()
+
+    assert code in refused.value.facts["findings"]
+    reopened(postgres_url, tmp_path / "elsewhere").close()
+
+
+def test_what_is_lost_on_the_way_is_found(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sound ledger whose copy is not the same is not called copied."""
+    source, _ = used_ledger(tmp_path)
+    kept = {name: kind for name, kind in KINDS.items() if name != "audit"}
+    monkeypatch.setattr(copying, "KINDS", kept)
+
+    with pytest.raises(LedgerCorruptError, match="has no row"):
+        source.copy(postgres_url)
+    monkeypatch.undo()
+
+    assert source.copy(postgres_url).ok
+    source.close()
