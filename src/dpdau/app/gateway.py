@@ -64,6 +64,16 @@ class GatewayStore(EmbeddedStore):
         self._require_activity()
         super().freeze(month, day)
 
+    def frozen_through(self, month: str) -> dt.date | None:
+        """See `ActivityStore.frozen_through`."""
+        self._require_activity()
+        return super().frozen_through(month)
+
+    def secret(self, month: str) -> bytes | None:
+        """See `ActivityStore.secret`."""
+        self._require_activity()
+        return super().secret(month)
+
     def open_month(self, month: str, *, lookback_days: int, dimensions: Sequence[str] = ()) -> None:
         """See `ActivityStore.open_month`."""
         self._require_activity()

@@ -90,7 +90,7 @@ class Intake:
 
     def write_here(self, again: Callable[[], object]) -> bool:
         """Writes what waits, here where it can; see `GroupCommit.write_here`."""
-        return self._commits.write_here(again)
+        return self._producing is None and self._commits.write_here(again)
 
     def submit_consumed(
         self, decoded: Decoded | DecodedTable, offsets: Mapping[str, int]

@@ -254,7 +254,8 @@ class GroupCommit:
 
     def close(self) -> None:
         """Writes what waits, then ends; may be called twice."""
-        with self._changed:
+        # In its turn: what another thread is writing, and may give back, is written before the end.
+        with self._turn, self._changed:
             self._closed = True
             self._changed.notify()
         if self._writer is not None:

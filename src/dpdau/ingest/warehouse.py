@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from dpdau.errors import (
     InvalidSettingError,
@@ -96,11 +96,12 @@ class TableAddress:
             raise InvalidSettingError(
                 "Expected table=NAME, SCHEMA.NAME or CATALOG.SCHEMA.NAME, found something else."
             )
-        rest = [(key, value) for key, value in query if key != "table"]
+        # As they came: encoded again, a blank would be a plus, which libpq takes for itself.
+        kept = [one for one in parts.query.split("&") if unquote(one.partition("=")[0]) != "table"]
         # Not by `urlunsplit`, which takes the slashes of a socket's address for nothing.
-        url = "?".join(filter(None, (text.partition("?")[0], urlencode(rest))))
+        url = "?".join(filter(None, (text.partition("?")[0], "&".join(kept))))
         address = cls(engine, url, table)
-        address.require_tls(parts, dict(rest))
+        address.require_tls(parts, {key: value for key, value in query if key != "table"})
         return address
 
     @property
@@ -125,14 +126,13 @@ class TableAddress:
                     "Expected sslmode=require, verify-ca or verify-full for a Postgres on another"
                     " machine, found none of them: the exact counts would be readable on the way."
                 )
-        if self.engine == "clickhouse":
-            safe = _is_here(parts.hostname or "")
-            if not safe and options.get("secure", "").lower() not in ("1", "true"):
-                raise InvalidSettingError(
-                    "Expected secure=true for a ClickHouse on another machine, found none:"
-                    " the exact counts would be readable on the way."
-                )
-        if options.get("protocol") == "http" and self.engine == "snowflake":
+        # Ibis takes any option of the driver, and does not hand `secure` on to it.
+        if self.engine == "clickhouse" and (options or not _is_here(parts.hostname or "")):
+            raise InvalidSettingError(
+                "Expected a ClickHouse on this machine, without options, as through a tunnel;"
+                " found another: the exact counts could be readable on the way."
+            )
+        if options.get("protocol", "").lower() == "http" and self.engine == "snowflake":
             raise InvalidSettingError("Expected a Snowflake over HTTPS, found protocol=http.")
 
 
@@ -327,7 +327,13 @@ def _other(url: str) -> Iterator[tuple[Any, Callable[[], object] | None]]:
     """Any other engine, as Ibis connects to it."""
     import ibis
 
-    backend = ibis.connect(url)
+    try:
+        backend = ibis.connect(url)
+    except (ValueError, TypeError):
+        # Its text may repeat a part of the address.
+        raise InvalidSettingError(
+            "Expected an --events address that Ibis can read, found another one."
+        ) from None
     try:
         yield backend, None
     finally:

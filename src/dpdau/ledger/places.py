@@ -20,8 +20,9 @@ def ledger_url(url: str) -> URL:
     """
     try:
         parsed = make_url(url)
-    except exc.ArgumentError as error:
-        raise InvalidSettingError(f"{_EXPECTED}, found one that cannot be parsed.") from error
+    except (exc.ArgumentError, ValueError):
+        # The text of the error may repeat a part of a password.
+        raise InvalidSettingError(f"{_EXPECTED}, found one that cannot be parsed.") from None
     if parsed.drivername == POSTGRES:
         if not parsed.database:
             raise InvalidSettingError(f"{_EXPECTED}, found one that names no database.")

@@ -89,7 +89,10 @@ class Postgres:
                 connect_args={
                     "application_name": "dpdau",
                     "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+                    # Whatever the URL says: a charge and its release are one transaction.
+                    "autocommit": False,
                 },
+                hide_parameters=True,
                 pool_size=POOL_SIZE,
                 max_overflow=POOL_OVERFLOW,
                 pool_timeout=self._lock_timeout_seconds,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Final
 
 from dpdau.accounting.budget import Budget, epsilon_remaining, epsilon_spent
 from dpdau.accounting.events import DpEvent
@@ -10,6 +11,8 @@ from dpdau.accounting.report import Report, report
 from dpdau.domain import BudgetBlock
 from dpdau.ledger.budgets import BudgetState
 from dpdau.ledger.ledger import Ledger
+
+TOLD_MAX: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +36,13 @@ class Statements:
         ledger: The ledger.
         terms: What the report is computed at.
         reported: Whether the reported figures are computed; performance only.
-        told: The budgets that were told, each with the number of its charges.
+        told: The newest blocks that were told, by the budget and the number of its charges.
     """
 
     ledger: Ledger
     terms: ReportTerms
     reported: bool = True
-    told: set[tuple[str, int]] = field(default_factory=set, repr=False)
+    told: dict[tuple[str, int], BudgetBlock] = field(default_factory=dict, repr=False)
 
     def block(self, budget: Budget) -> BudgetBlock:
         """The budget as it opened, or as it would open, with what was spent.
@@ -48,13 +51,15 @@ class Statements:
         """
         state = self.ledger.budget_state(budget)
         block = self._worded(state)
-        self.told.add(_content(state))
+        self.told[_content(state)] = block
+        while len(self.told) > TOLD_MAX:
+            self.told.pop(next(iter(self.told)))
         return block
 
     def block_told(self, budget: Budget) -> BudgetBlock | None:
         """The same where it was told before, so that it takes milliseconds, or None."""
         state = self.ledger.budget_state(budget)
-        return self._worded(state) if _content(state) in self.told else None
+        return self.told.get(_content(state))
 
     def _worded(self, state: BudgetState) -> BudgetBlock:
         """A state with what it amounts to."""

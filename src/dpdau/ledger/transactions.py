@@ -53,9 +53,11 @@ class Transactions:
     def write(self, name: str, work: Callable[[Chain], T]) -> T:
         """Runs one chained transaction; moves the mark before the result is handed out."""
 
+        seen = self._covered
+
         def unit(connection: Connection) -> tuple[T, Head]:
             chain = Chain(connection, at=self.clock())
-            self._require_same_history(connection, chain.head)
+            _require_same_history(connection, chain.head, seen)
             return work(chain), chain.head
 
         result, head = self.database.run(name, unit)
@@ -65,9 +67,12 @@ class Transactions:
     def read(self, name: str, work: Callable[[Connection], T]) -> T:
         """Runs one read snapshot; moves the mark up to it before the result is handed out."""
 
+        # Before the snapshot is taken: another thread may commit and cover more after it.
+        seen = self._covered
+
         def unit(connection: Connection) -> tuple[T, Head]:
             head = read_head(connection)
-            self._require_same_history(connection, head)
+            _require_same_history(connection, head, seen)
             return work(connection), head
 
         result, head = self.database.run(name, unit, write=False)
@@ -98,20 +103,6 @@ class Transactions:
         with self._covered_lock:
             if head.seq > self._covered.seq:
                 self._covered = head
-
-    def _require_same_history(self, connection: Connection, head: Head) -> None:
-        """Refuses a file that was put in the ledger's place while it is open.
-
-        Raises:
-            LedgerCorruptError: What this process has seen is not in the file.
-        """
-        seen = self._covered
-        if seen.seq and (head.seq < seen.seq or hash_at(connection, seen.seq) != seen.hash):
-            raise LedgerCorruptError(
-                f"Expected the ledger to go on from entry {seen.seq}, found another history that "
-                f"ends at {head.seq}: it was replaced while it was open. Stop, and put the "
-                "newest ledger back."
-            )
 
     def _open(self) -> str:
         """Checks the ledger against its mark, then migrates it, then moves the mark to its head."""
@@ -221,3 +212,22 @@ def _identify(connection: Connection) -> tuple[str, Head]:
     if found is None:
         raise LedgerCorruptError("Expected a ledger with an identity, found tables without one.")
     return found, read_head(connection)
+
+
+def _require_same_history(connection: Connection, head: Head, seen: Head) -> None:
+    """Refuses a file that was put in the ledger's place while it is open.
+
+    Args:
+        connection: A transaction.
+        head: The head in it.
+        seen: A head that was committed before it began.
+
+    Raises:
+        LedgerCorruptError: What this process has seen is not in the file.
+    """
+    if seen.seq and (head.seq < seen.seq or hash_at(connection, seen.seq) != seen.hash):
+        raise LedgerCorruptError(
+            f"Expected the ledger to go on from entry {seen.seq}, found another history that "
+            f"ends at {head.seq}: it was replaced while it was open. Stop, and put the "
+            "newest ledger back."
+        )

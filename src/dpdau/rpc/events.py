@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from dpdau.domain import day_number
-from dpdau.errors import InvalidEventError
+from dpdau.errors import InvalidEventError, TooLargeError
 from dpdau.ingest.decoded import DecodedTable, RawLabels
-from dpdau.ingest.event import Decoded, Rules, decode_objects
+from dpdau.ingest.event import EVENTS_MAX, Decoded, Rules, decode_objects
 from dpdau.ingest.rules import LABEL_BYTES_MAX, USER_ID_BYTES_MAX, is_text
 from dpdau.rpc.v1 import dpdau_pb2 as v1
 
@@ -42,6 +42,9 @@ def batch_of(
             f"Expected a batch_id of 1..{BATCH_ID_LENGTH_MAX} characters, found {len(batch_id)}."
         )
     form = request.WhichOneof("events")
+    received = len(request.list.events) if form == "list" else len(request.columns.user_id)
+    if received > EVENTS_MAX:
+        raise TooLargeError(f"Expected at most {EVENTS_MAX} events, found {received}.")
     if form == "columns":
         return _from_columns(request.columns, rules), batch_id
     if form == "list":

@@ -328,15 +328,21 @@ class _KeyedReflection(grpc.ServerInterceptor):  # type: ignore[misc]
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """The handler of a call."""
-        if details.method.startswith(_REFLECTION):
+        handler = continuation(details)
+        if handler is None or not details.method.startswith(_REFLECTION):
+            return handler
+
+        def behavior(requests: Any, context: Any) -> Iterator[Any]:
+            # In a thread of the pool: this method itself holds up every other call.
             try:
                 self._guard.caller(key_of(details.invocation_metadata))
             except DpdauError as error:
-                refusal = self._refusals.of(error)
-                return grpc.stream_stream_rpc_method_handler(
-                    lambda _requests, context: _refuse(context, refusal)
-                )
-        return continuation(details)
+                _refuse(context, self._refusals.of(error))
+            yield from handler.stream_stream(requests, context)
+
+        return grpc.stream_stream_rpc_method_handler(
+            behavior, handler.request_deserializer, handler.response_serializer
+        )
 
 
 def _refuse(context: Any, refusal: Refusal) -> None:

@@ -46,9 +46,16 @@ _PRODUCER_FIXED: Final = {
     "partitioner": "murmur2_random",
 }
 _COMMON_FIXED: Final = frozenset({"bootstrap.servers", "group.id", "log_level"})
-_NOT_OPTIONS: Final = (
-    _COMMON_FIXED | _CONSUMER_FIXED.keys() | _PRODUCER_FIXED.keys() | {"transactional.id"}
-)
+_UNSAFE: Final = {
+    # Other names of what is set here.
+    "metadata.broker.list",
+    "request.required.acks",
+    "auto.commit.enable",
+    # Without the reports of what was delivered, a request would wait for ever.
+    "delivery.report.only.error",
+    "transactional.id",
+}
+_NOT_OPTIONS: Final = _COMMON_FIXED | _CONSUMER_FIXED.keys() | _PRODUCER_FIXED.keys() | _UNSAFE
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,8 +154,9 @@ class Member:
 
     def _fetched(self) -> list[Any]:
         """The next messages, each once and in order."""
-        found = [*self._held, *self._consumer.consume(MESSAGES_MAX, FETCH_SECONDS)]
-        self._held = []
+        new = self._consumer.consume(MESSAGES_MAX, FETCH_SECONDS)
+        # Only now: while it consumes, it may be told to forget what it holds.
+        found, self._held = [*self._held, *new], []
         fresh: list[Any] = []
         first: dict[int, int] = {}
         following = self._next
@@ -233,7 +234,7 @@ class Member:
         """Waits, longer each time, and stands behind what is stored once more."""
         self._health.failed(error.code)
         self._failures += 1
-        ends = time.monotonic() + min(RETRY_SECONDS_MAX, 0.25 * 2**self._failures)
+        ends = time.monotonic() + min(RETRY_SECONDS_MAX, 0.25 * 2 ** min(self._failures, 10))
         while not self._stop.is_set() and time.monotonic() < ends:
             self._idle(FETCH_SECONDS)
         if self._own and not self._stop.is_set():

@@ -8,6 +8,9 @@ from dpdau.ingest.kafka.broker import Broker, Health
 from dpdau.ingest.kafka.claims import Claims
 from dpdau.ingest.kafka.member import Listener, Member
 from dpdau.ingest.rules import Rules
+from dpdau.telemetry import log, place_of
+
+_LOG = log("kafka")
 
 __all__ = ["Members"]
 
@@ -83,3 +86,7 @@ class Members:
             member.run()
         except Exception as error:  # noqa: BLE001 - the outermost loop of a worker.
             self._failure = error
+            _LOG.error("consuming ended", **place_of(error))
+            # Its partitions would go to the others, who would meet the same.
+            for other, _thread in self._running:
+                other.stop()
