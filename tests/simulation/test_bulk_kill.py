@@ -1,7 +1,6 @@
 """`dpdau ingest` under `kill -9`: the next run goes on, nothing is lost, nothing comes twice."""
 
 import base64
-import datetime as dt
 import json
 import os
 import random
@@ -15,16 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from dpdau.activity.embedded import EmbeddedStore
+from streams import counts, recount, stream
 
 SEED = 20260316
 ROWS = 4_000
 CHUNK_ROWS = 50
-USERS = 150
-FIRST = dt.date(2026, 1, 5)
-DAYS = 12
-ENDS = [FIRST + dt.timedelta(days=day) for day in range(DAYS + 7)]
-WINDOWS = (1, 7)
 
 # The real command with small chunks, which kills itself at the n-th point: about to make something
 # durable, in the middle of a transaction, or behind it.
@@ -71,7 +65,7 @@ def test_a_killed_run_is_gone_on_with(form: str, kills: int, tmp_path: Path) -> 
     """After kills at seeded points the counts are those of one run, and no event came twice."""
     seeded = random.Random(f"{SEED} {form}")
     path, data, began = tmp_path / f"events.{form}", tmp_path / "data", [0]
-    rows = _rows(seeded)
+    rows = stream(SEED, ROWS)
     _write(path, rows)
     for kill in range(kills):
         # Three points a chunk or more, so the kills come well before the end.
@@ -89,20 +83,7 @@ def test_a_killed_run_is_gone_on_with(form: str, kills: int, tmp_path: Path) -> 
         report["accepted"],
         report["duplicate"],
     )
-    assert _expected(rows) == _counts(data)
-
-
-def _rows(seeded: random.Random) -> list[dict[str, str]]:
-    """Additions and removals of a few users, so that the order decides."""
-    return [
-        {
-            "user_id": f"u{seeded.randrange(USERS)}",
-            "op": seeded.choice("++-"),
-            "day": (FIRST + dt.timedelta(days=seeded.randrange(DAYS))).isoformat(),
-            "event_id": f"e{row}",
-        }
-        for row in range(ROWS)
-    ]
+    assert recount(rows) == counts(data)
 
 
 def _write(path: Path, rows: list[dict[str, str]]) -> None:
@@ -132,28 +113,3 @@ def _run(path: Path, data: Path, points: int) -> tuple[dict[str, int] | None, in
     found = re.search(r"going on at row ([\d,]+)", done.stderr)
     start = int(found[1].replace(",", "")) if found else 0
     return (json.loads(done.stdout) if done.returncode == 0 else None), start, done.returncode
-
-
-def _expected(rows: list[dict[str, str]]) -> list[list[int]]:
-    """What the rows mean: for each user and day the last one decides."""
-    last = {(row["user_id"], row["day"]): row["op"] for row in rows}
-    active = {pair for pair, op in last.items() if op == "+"}
-    return [
-        [
-            len({user for user, day in active if first <= dt.date.fromisoformat(day) <= end})
-            for end in ENDS
-            for first in [end - dt.timedelta(days=window - 1)]
-        ]
-        for window in WINDOWS
-    ]
-
-
-def _counts(data: Path) -> list[list[int]]:
-    """What the store counts."""
-    store = EmbeddedStore(
-        data / "activity", clock=lambda: dt.datetime(2026, 3, 15, tzinfo=dt.UTC), read_only=True
-    )
-    table = store.counts(first=ENDS[0], last=ENDS[-1], window_days=WINDOWS)
-    store.close()
-    found: list[list[int]] = table.tolist()
-    return found

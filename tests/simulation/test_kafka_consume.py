@@ -12,8 +12,9 @@ from dpdau.app import App
 from dpdau.app.consuming import Consumption, Standing
 from dpdau.errors import StoreUnavailableError
 from in_process import service
-from kafka_topics import QUICK, counts, messages_of, produce, recount, send, stream
+from kafka_topics import QUICK, messages_of, produce, send
 from products import DAY, event, product
+from streams import counts, recount, stream
 
 PARTITIONS = 2
 PATIENCE_SECONDS = 30

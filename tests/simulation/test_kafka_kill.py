@@ -21,8 +21,9 @@ from components import kafka_server, make_topics
 from dpdau.app.consuming import Consumption
 from dpdau.domain import Metric
 from in_process import service
-from kafka_topics import counts, produce, recount, stream
+from kafka_topics import produce
 from products import DAY, product, send
+from streams import counts, recount, stream
 
 SEED = 20260322
 KILLS = 50 if os.environ.get("DPDAU_SOAK") else 5

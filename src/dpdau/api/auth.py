@@ -4,7 +4,6 @@ Order for every route: the client address's rate (429), the key (401), the key's
 scope (403). Only then is a parameter or a body looked at.
 """
 
-import hashlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,14 +17,18 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import Scope as ASGIScope
 
 from dpdau.app import App
-from dpdau.app.admission import Rate, RateLimiter, is_loopback, require_scope
+from dpdau.app.admission import (
+    NO_AUTH_CALLER,
+    KnownCallers,
+    Rate,
+    RateLimiter,
+    bucket_of,
+    is_loopback,
+    require_scope,
+)
 from dpdau.domain import Caller, Scope
 from dpdau.errors import NotAuthenticatedError
 
-KNOWN_SECONDS: Final = 0.5
-"""How long a key that was looked up is known; a revoked one is refused after that at the latest."""
-KNOWN_KEYS_MAX: Final = 1024
-API_KEY_LENGTH_MAX: Final = 512
 TRAFFIC_SCOPE_KEY: Final = "dpdau.traffic"
 KEY_HEADER: Final = APIKeyHeader(
     name="X-API-Key",
@@ -33,7 +36,6 @@ KEY_HEADER: Final = APIKeyHeader(
     description="An API key with the scope of the route; `admin` implies every scope.",
     auto_error=False,
 )
-_NO_AUTH_CALLER: Final = Caller("no-auth", frozenset(Scope))
 _FOREIGN_SITES: Final = frozenset({"cross-site", "same-site"})
 
 Guard = Callable[..., Awaitable[Caller]]
@@ -50,8 +52,7 @@ class Traffic:
 class Gate:
     """Turns the key of a request into a caller, and refuses it in the documented order.
 
-    Guarantee: a caller is known for `KNOWN_SECONDS` at most, so a key that is revoked or expires
-    stops to work within that time. Only keys that are valid are known, `KNOWN_KEYS_MAX` of them.
+    Guarantee: a key that is revoked or expires stops to work soon; see `KnownCallers`.
     """
 
     def __init__(
@@ -67,8 +68,7 @@ class Gate:
         self._warm_up = warm_up
         self._limiters = limiters
         self._no_auth = no_auth
-        self._clock = clock
-        self._known: dict[str, tuple[Caller, float]] = {}
+        self._known = KnownCallers(clock)
 
     async def admit(self, scope: ASGIScope, key: str | None) -> Caller:
         """The caller of a request.
@@ -78,13 +78,13 @@ class Gate:
                 could have sent.
             RateLimitedError: The key's window is used up.
         """
+        bucket = bucket_of(key)
         if self._no_auth:
             _require_local(Request(scope))
-            caller, bucket = _NO_AUTH_CALLER, "none"
-        elif key is None or len(key) > API_KEY_LENGTH_MAX or not key.isascii():
+            caller, bucket = NO_AUTH_CALLER, "none"
+        elif key is None or bucket is None:
             raise NotAuthenticatedError("Expected a valid API key in X-API-Key.")
         else:
-            bucket = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
             caller = await self._caller(key, bucket)
         traffic: Traffic = scope[TRAFFIC_SCOPE_KEY]
         traffic.caller = caller.name
@@ -101,21 +101,18 @@ class Gate:
             threading.Thread(target=self._warm_up, daemon=True).start()
             self._warm_up = None
 
-    async def _caller(self, key: str, digest: str) -> Caller:
+    async def _caller(self, key: str, bucket: str) -> Caller:
         """Whose key it is; looked up in the ledger unless it was a moment ago."""
-        known = self._known.get(digest)
-        if known is not None and self._clock() < known[1]:
-            return known[0]
-        self._known.pop(digest, None)
-        asked = self._clock()
-        if known is not None and self._app.is_quick:
+        known = self._known.find(bucket)
+        if known is not None:
+            return known
+        was_known, until = self._known.drop(bucket), self._known.asking()
+        if was_known and self._app.is_quick:
             # One that was valid is looked up here: a thread would wait for this one.
             caller = self._app.authenticate(key)
         else:
             caller = await run_in_threadpool(self._app.authenticate, key)
-        if len(self._known) >= KNOWN_KEYS_MAX:
-            self._known.clear()
-        self._known[digest] = (caller, asked + KNOWN_SECONDS)
+        self._known.note(bucket, caller, until)
         return caller
 
 

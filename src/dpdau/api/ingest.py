@@ -33,9 +33,8 @@ from dpdau.errors import DpdauError, InvalidEventError
 from dpdau.ingest.batch import IngestReport
 from dpdau.ingest.commit import Request as IngestRequest
 from dpdau.ingest.decoded import DecodedTable, TableForm
-from dpdau.ingest.event import Decoded, Form
+from dpdau.ingest.event import BATCH_ID_LENGTH_MAX, Decoded, Form
 
-BATCH_ID_LENGTH_MAX: Final = 256
 LOOP_BYTES_MAX: Final = 256 << 10
 """A larger body is decoded beside the event loop; this many bytes take about 2 ms."""
 EVENT_PATH: Final = "/event"

@@ -1,7 +1,9 @@
 """Who may reach a service, and how often: what every front asks before anything else."""
 
+import hashlib
 import ipaddress
 import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +19,12 @@ INGEST_RATE_LIMIT: Final = "20000/second"
 """What takes events has windows of its own: what holds it back is the queue."""
 WINDOWS_MAX: Final = 100_000
 """Windows that are kept at once, of all addresses and keys."""
+KNOWN_SECONDS: Final = 0.5
+"""How long a key that was looked up is known; a revoked one is refused after that at the latest."""
+KNOWN_KEYS_MAX: Final = 1024
+API_KEY_LENGTH_MAX: Final = 512
+NO_AUTH_CALLER: Final = Caller("no-auth", frozenset(Scope))
+"""Who asks where no key is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +100,52 @@ class RateLimiter:
             self._windows = {one: known for one, known in self._windows.items() if known[0] > now}
             for one in list(self._windows)[: len(self._windows) - WINDOWS_MAX // 2]:
                 del self._windows[one]
+
+
+class KnownCallers:
+    """Whose a key is, for a moment after it was looked up; shared by the fronts.
+
+    Guarantee: a caller is known for `KNOWN_SECONDS` at most, so a key that is revoked or expires
+    stops to work within that time. Only keys that are valid are known, `KNOWN_KEYS_MAX` of them.
+
+    Args:
+        clock: Seconds that never go back.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[Caller, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def find(self, bucket: str) -> Caller | None:
+        """The caller of a key, where it was looked up a moment ago."""
+        known = self._known.get(bucket)
+        return known[0] if known is not None and self._clock() < known[1] else None
+
+    def drop(self, bucket: str) -> bool:
+        """Forgets a key; whether it was known."""
+        return self._known.pop(bucket, None) is not None
+
+    def asking(self) -> float:
+        """When a key that is looked up now has to be looked up again."""
+        return self._clock() + KNOWN_SECONDS
+
+    def note(self, bucket: str, caller: Caller, until: float) -> None:
+        """Knows a key that was found valid."""
+        with self._lock:
+            if len(self._known) >= KNOWN_KEYS_MAX:
+                self._known.clear()
+            self._known[bucket] = (caller, until)
+
+
+def bucket_of(key: str | None) -> str | None:
+    """A name for a key that is none, for its window and its caller; None where it cannot be one."""
+    if key is None or len(key) > API_KEY_LENGTH_MAX or not key.isascii():
+        return None
+    return hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
 
 
 def require_scope(caller: Caller, scope: Scope | None) -> None:

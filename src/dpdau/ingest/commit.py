@@ -20,7 +20,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
 from dpdau.activity.store import ActivityStore, Applied
-from dpdau.errors import DpdauError, OverloadedError, StoreUnavailableError, UnavailableError
+from dpdau.errors import (
+    RETRY_AFTER_SECONDS,
+    DpdauError,
+    OverloadedError,
+    StoreUnavailableError,
+    UnavailableError,
+)
 from dpdau.ingest.batch import IngestReport, Source, build_many
 from dpdau.ingest.decoded import DecodedTable
 from dpdau.ingest.event import Decoded
@@ -29,7 +35,6 @@ from dpdau.telemetry import log
 
 __all__ = ["GroupCommit", "QueueLimits", "Reply", "Request"]
 
-RETRY_AFTER_SECONDS: Final = 1
 _TENDS_MAX: Final = 64
 """How often in a row the store is tended while nothing waits."""
 _FAILURES_MAX: Final = 2

@@ -55,6 +55,8 @@ __all__ = [
 ]
 
 EVENTS_MAX: Final = 200_000
+BATCH_ID_LENGTH_MAX: Final = 256
+"""Of a sender's id of a batch, at every front."""
 
 _T = TypeVar("_T")
 _NO_LABELS: Final[Mapping[str, str]] = {}

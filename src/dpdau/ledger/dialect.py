@@ -1,13 +1,14 @@
 """What the ledger asks of a kind of database."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from sqlalchemy import Connection, Engine
 
 from dpdau.errors import DpdauError
 
+ATTEMPTS_MAX: Final = 3
+"""How often a transaction is run that may simply be repeated."""
 Access = Literal["read", "write", "schema"]
 """What a transaction is for: a snapshot, rows, or tables that may not be there yet."""
 
@@ -27,11 +28,9 @@ class Dialect(Protocol):
     everything that was committed before. What it commits survives a power cut.
 
     Attributes:
-        path: The ledger's file; None where it is on a server.
         place: Where the ledger is, for a reader; without a password.
     """
 
-    path: Path | None
     place: str
 
     def make_engine(self) -> Engine:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from sqlalchemy import Connection, exc
 
 from dpdau.errors import DpdauError, LedgerConflictError, LedgerUnavailableError
-from dpdau.ledger.dialect import Access, Dialect
+from dpdau.ledger.dialect import ATTEMPTS_MAX, Access, Dialect
 from dpdau.ledger.places import ledger_file, make_private_folder
 from dpdau.ledger.postgres import Postgres
-from dpdau.ledger.sqlite import ATTEMPTS_MAX, Sqlite
+from dpdau.ledger.sqlite import Sqlite
 
 if TYPE_CHECKING:
     from dpdau.telemetry import Metrics

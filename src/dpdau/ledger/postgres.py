@@ -18,7 +18,6 @@ Source: PostgreSQL 18 documentation, 13.2 (isolation levels) and LOCK ("a transa
 is frozen when its first SELECT or data modification statement begins").
 """
 
-from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, Engine, create_engine, exc
@@ -62,8 +61,6 @@ class Postgres:
         lock_timeout_seconds: How long a transaction waits for another writer.
         statement_timeout_seconds: How long one statement may take.
     """
-
-    path: Path | None = None
 
     def __init__(
         self, url: str, *, lock_timeout_seconds: float, statement_timeout_seconds: float

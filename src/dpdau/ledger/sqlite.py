@@ -6,16 +6,14 @@ change.
 """
 
 import sqlite3
-from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event, exc
 
 from dpdau.errors import LedgerConflictError, LedgerCorruptError, LedgerUnavailableError
-from dpdau.ledger.dialect import Access, Trouble
+from dpdau.ledger.dialect import ATTEMPTS_MAX, Access, Trouble
 from dpdau.ledger.places import ledger_path
 
-ATTEMPTS_MAX: Final = 3
 POOL_SIZE: Final = 8
 POOL_OVERFLOW: Final = 56
 
@@ -43,9 +41,7 @@ class Sqlite:
     """
 
     def __init__(self, url: str, *, lock_timeout_seconds: float) -> None:
-        path = ledger_path(url)
-        self.path: Path | None = path
-        self.place = str(path)
+        self.place = str(ledger_path(url))
         self._url = url
         self._lock_timeout_seconds = lock_timeout_seconds
 

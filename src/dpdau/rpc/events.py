@@ -8,7 +8,7 @@ import numpy as np
 from dpdau.domain import day_number
 from dpdau.errors import InvalidEventError, TooLargeError
 from dpdau.ingest.decoded import DecodedTable, RawLabels
-from dpdau.ingest.event import EVENTS_MAX, Decoded, Rules, decode_objects
+from dpdau.ingest.event import BATCH_ID_LENGTH_MAX, EVENTS_MAX, Decoded, Rules, decode_objects
 from dpdau.ingest.rules import LABEL_BYTES_MAX, USER_ID_BYTES_MAX, is_text
 from dpdau.rpc.v1 import dpdau_pb2 as v1
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from dpdau.ingest.columns import Columns
 
-BATCH_ID_LENGTH_MAX: Final = 256
 _COLUMNS_MIN: Final = 32
 """Fewer events than this are read one by one."""
 _SIGNS: Final = {v1.OP_ADD: "+", v1.OP_REMOVE: "-"}

@@ -1,6 +1,5 @@
 """Who calls, may they, and not too often: the order of HTTP, before a message is read."""
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -8,16 +7,17 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from dpdau.app import App
-from dpdau.app.admission import RateLimiter, require_scope
+from dpdau.app.admission import (
+    NO_AUTH_CALLER,
+    KnownCallers,
+    RateLimiter,
+    bucket_of,
+    require_scope,
+)
 from dpdau.domain import Caller, Scope
 from dpdau.errors import NotAuthenticatedError
 
 KEY_METADATA: Final = "x-api-key"
-KEY_LENGTH_MAX: Final = 512
-KNOWN_SECONDS: Final = 0.5
-"""How long a key that was looked up is known; a revoked one is refused after that at the latest."""
-KNOWN_KEYS_MAX: Final = 1024
-_NO_AUTH_CALLER: Final = Caller("no-auth", frozenset(Scope))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ def key_of(metadata: Any) -> str | None:
 class Guard:
     """Turns the key of a call into a caller, and refuses it in the documented order.
 
-    Guarantee: a caller is known for `KNOWN_SECONDS` at most, and a stream asks for each message, so
-    a key that is revoked or expires stops to work within that time.
+    Guarantee: a stream asks for each message, so a key that is revoked or expires stops to work
+    soon; see `KnownCallers`.
     """
 
     def __init__(
@@ -53,9 +53,8 @@ class Guard:
     ) -> None:
         self._app = app
         self._no_auth = no_auth
-        self._clock = clock
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[Caller, float]] = {}
+        self._known = KnownCallers(clock)
 
     def admit(self, visitor: Visitor, scope: Scope | None, limiter: RateLimiter) -> Caller:
         """The caller of one message.
@@ -80,17 +79,14 @@ class Guard:
             NotAuthenticatedError: No valid key.
         """
         if self._no_auth:
-            return _NO_AUTH_CALLER, "none"
-        if key is None or len(key) > KEY_LENGTH_MAX or not key.isascii():
+            return NO_AUTH_CALLER, "none"
+        bucket = bucket_of(key)
+        if bucket is None:
             raise NotAuthenticatedError(f"Expected a valid API key in {KEY_METADATA}.")
-        digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
-        asked = self._clock()
-        known = self._known.get(digest)
-        if known is not None and asked < known[1]:
-            return known[0], digest
-        caller = self._app.authenticate(key)
-        with self._lock:
-            if len(self._known) >= KNOWN_KEYS_MAX:
-                self._known.clear()
-            self._known[digest] = (caller, asked + KNOWN_SECONDS)
-        return caller, digest
+        caller = self._known.find(bucket)
+        if caller is None:
+            self._known.drop(bucket)
+            until = self._known.asking()
+            caller = self._app.authenticate(key)
+            self._known.note(bucket, caller, until)
+        return caller, bucket

@@ -99,14 +99,14 @@ def test_a_caller_is_known_for_a_moment() -> None:
             asyncio.run(admit("bad"))
     assert 3 == asked.count
     asked.known.clear()
-    now[0] += auth.KNOWN_SECONDS
+    now[0] += admission.KNOWN_SECONDS
     with pytest.raises(NotAuthenticatedError):
         asyncio.run(admit("good"))
-    assert {} == gate._known
-    asked.known = {str(number) for number in range(auth.KNOWN_KEYS_MAX + 5)}
+    assert 0 == len(gate._known)
+    asked.known = {str(number) for number in range(admission.KNOWN_KEYS_MAX + 5)}
     for one in asked.known:
         asyncio.run(admit(one))
-    assert len(gate._known) <= auth.KNOWN_KEYS_MAX
+    assert len(gate._known) <= admission.KNOWN_KEYS_MAX
 
 
 def test_routes_of_events_have_windows_of_their_own(shared: App) -> None:

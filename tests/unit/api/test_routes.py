@@ -285,7 +285,7 @@ def test_every_other_route_asks_for_a_key_with_its_scope(
 
 def test_an_ended_key_is_unknown(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """A revoked key answers 401, once it is looked up again."""
-    monkeypatch.setattr("dpdau.api.auth.KNOWN_SECONDS", 0.0)
+    monkeypatch.setattr("dpdau.app.admission.KNOWN_SECONDS", 0.0)
     key_id, key = app.ledger.keys.create("gone", [Scope.READ], None, actor="tests")
     with service(app, key=key) as http:
         before = http.get("/budget/dau").status_code

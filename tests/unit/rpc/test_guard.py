@@ -2,10 +2,10 @@
 
 import pytest
 
+from dpdau.app import admission
 from dpdau.app.admission import RateLimiter
 from dpdau.domain import Caller, Scope
 from dpdau.errors import NotAuthenticatedError, NotAuthorizedError, RateLimitedError
-from dpdau.rpc import guard
 from dpdau.rpc.guard import Guard, Visitor, key_of
 
 
@@ -32,14 +32,14 @@ def test_a_key_is_looked_up_again_after_a_moment() -> None:
     assert 1 == keys.asked
 
     keys.known.clear()
-    now[0] += guard.KNOWN_SECONDS
+    now[0] += admission.KNOWN_SECONDS
     with pytest.raises(NotAuthenticatedError):
         met.caller("a")
 
 
 def test_known_keys_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only so many keys are known at once."""
-    monkeypatch.setattr(guard, "KNOWN_KEYS_MAX", 2)
+    monkeypatch.setattr(admission, "KNOWN_KEYS_MAX", 2)
     keys = Keys()
     keys.known = {str(one): frozenset() for one in range(5)}
     met = Guard(keys, no_auth=False)  # type: ignore[arg-type]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from dpdau.activity.store import Applied
-from dpdau.errors import DpdauError, OverloadedError, StoreUnavailableError
+from dpdau.errors import RETRY_AFTER_SECONDS, DpdauError, OverloadedError, StoreUnavailableError
 from dpdau.ingest.batch import IngestReport
-from dpdau.ingest.commit import RETRY_AFTER_SECONDS, Request
+from dpdau.ingest.commit import Request
 from dpdau.ingest.decoded import DecodedTable
 from dpdau.ingest.event import Decoded, wire_of
 from dpdau.ingest.kafka.broker import CLOSE_SECONDS, Broker, Health, library, unreachable
