@@ -35,6 +35,7 @@ from dpdau.activity.history import Snapshot
 from dpdau.activity.labels import LABELS
 from dpdau.activity.live import LiveDays
 from dpdau.activity.masks import MASKS
+from dpdau.activity.month_view import warm_months
 from dpdau.activity.months import Months
 from dpdau.activity.runs import Rows, find
 from dpdau.activity.store import Applied, StoreStats
@@ -143,8 +144,9 @@ class EmbeddedStore:
         with self._access.looking() as manifest:
             counts_soon = bool(manifest.open_months())
         if counts_soon:
-            # What is new is merged in memory now, so that the next day's numbers need not wait.
-            self._access.read((MASKS, HELD), lambda _state: None)
+            # What is new is merged in memory now, so that the next day's numbers need not wait;
+            # files are merged once they rest, for the next fold replaces them.
+            self._access.read((MASKS, HELD), lambda state: warm_months(state) if is_done else None)
         return is_done
 
     def unless_busy(self, wait_seconds: float) -> contextlib.AbstractContextManager[bool]:

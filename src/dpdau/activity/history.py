@@ -101,6 +101,12 @@ class Snapshot:
             return base
         return merge_rows(table, base, rows.take(part_slice(rows.key, part)))
 
+    def warm(self, table: Table, groups: Iterable[int]) -> None:
+        """Merges the files of some groups now, so that the next query finds them merged."""
+        for group in groups:
+            for part in range(PARTS):
+                self._base(table, part, group)
+
     def _base(self, table: Table, part: int, group: int) -> Rows | None:
         """The settled rows of one part and group in all files; kept for the next query."""
         names = tuple(

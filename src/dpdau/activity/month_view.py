@@ -128,6 +128,13 @@ class MonthView:
         return codes
 
 
+def warm_months(state: Snapshot) -> None:
+    """Merges what the next day of each open month is counted from; performance only."""
+    for month in state.months:
+        if month.next_day is not None:
+            state.warm(MASKS, range(month.pages.start, page_of(month.next_day) + 1))
+
+
 def held_by(state: Snapshot, moved: Mapping[Table, Run], events: Run) -> Run:
     """What has to be held, in every open month, before some events change its fixed days.
 
