@@ -159,6 +159,23 @@ def write(folder: Path, size: str) -> dict[str, Path]:
     return paths
 
 
+def ordered(parquet: Path) -> Path:
+    """The rows of a file with their places as a column `seq`; made where it is missing."""
+    path = parquet.with_name(f"{parquet.stem}_ordered.parquet")
+    if path.exists():
+        return path
+    draft, place = path.with_suffix(".draft"), 0
+    with pq.ParquetFile(parquet) as file:
+        schema = file.schema_arrow.append(pa.field("seq", pa.int64()))
+        with pq.ParquetWriter(draft, schema, compression="zstd") as to:
+            for group in range(file.num_row_groups):
+                rows = file.read_row_group(group)
+                seq = pa.array(np.arange(place, place + len(rows)))
+                to.write_table(rows.append_column("seq", seq), row_group_size=_ROWS_IN_GROUP)
+                place += len(rows)
+    return draft.rename(path)
+
+
 def _lines(user: NDArray[Any], op: NDArray[Any], day: NDArray[Any]) -> Iterator[str]:
     """Rows as JSON lines."""
     for one, sign, date in zip(user.tolist(), op.tolist(), day.astype(str).tolist(), strict=True):

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 
 import pytest
+from _pytest.nodeid import coerce_node_id
 from hypothesis import HealthCheck, settings
 
 from dpdau.settings import Settings
@@ -17,6 +18,7 @@ settings.register_profile(
 settings.load_profile("default")
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What draws, kills, recounts or drives long streams is run without tracing.
 
@@ -26,6 +28,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         streams = {"simulation", "contracts"} & set(item.path.parts)
         if streams or item.get_closest_marker("slow") or item.get_closest_marker("statistical"):
             item.add_marker(pytest.mark.no_cover)
+    for item in items:
+        # pytest-xdist 3.8 adds the group to a name that pytest 9.2 no longer reads.
+        if (named := getattr(item, "_nodeid", None)) is not None:
+            item._id = coerce_node_id(named)  # type: ignore[attr-defined]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,6 +12,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from dpdau.api.server import create_api
 from dpdau.app import App
+from dpdau.domain import Scope
 from dpdau.telemetry import configure_logs
 from products import API_KEY
 
@@ -66,3 +67,18 @@ def service(app: App, key: str | None = API_KEY, **options: Any) -> Iterator[htt
         httpx.Client(base_url="http://127.0.0.1", transport=way, headers=headers) as http,
     ):
         yield http
+
+
+def key_of(app: App, *scopes: Scope) -> dict[str, str]:
+    """The header of a new stored key."""
+    _, key = app.ledger.keys.create("tests", scopes, None, actor="tests")
+    return {"X-API-Key": key}
+
+
+def refusal(answer: httpx.Response) -> tuple[int, str]:
+    """Status and code of a problem document."""
+    assert "application/problem+json" == answer.headers["content-type"]
+    body = answer.json()
+    assert {"type", "title", "status", "code", "detail"} <= set(body)
+    assert answer.status_code == body["status"]
+    return answer.status_code, body["code"]

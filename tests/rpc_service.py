@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import queue
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -34,6 +35,17 @@ from products import API_KEY
 KEY = (("x-api-key", API_KEY),)
 SECONDS_MAX = 30.0
 OPS = {"+": v1.OP_ADD, "-": v1.OP_REMOVE}
+
+
+class Sender:
+    """Requests of a stream that are sent when the test says so."""
+
+    def __init__(self) -> None:
+        self.queue: queue.SimpleQueue[object] = queue.SimpleQueue()
+
+    def __iter__(self) -> Iterator[object]:
+        while (one := self.queue.get()) is not None:
+            yield one
 
 
 @contextmanager

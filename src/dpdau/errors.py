@@ -30,6 +30,7 @@ DpdauError
     ├── LedgerCorruptError         the hash chain or the high-water mark does not match
     ├── StoreCorruptError          a checksum or an authentication tag does not match
     ├── SecretMismatchError        the secret is not the one the data was written under
+    ├── TopicMismatchError         the Kafka topic does not go on where it was left
     └── SchemaVersionError         written by a newer version
 ```
 
@@ -227,6 +228,12 @@ class SecretMismatchError(IntegrityError):
     code = "secret_mismatch"
 
 
+class TopicMismatchError(IntegrityError):
+    """The Kafka topic does not go on where it was left: messages are gone, or it is another one."""
+
+    code = "topic_mismatch"
+
+
 class SchemaVersionError(IntegrityError):
     """Written by a newer version than this one."""
 
@@ -270,6 +277,7 @@ OUTCOMES: dict[type[DpdauError], Outcome] = {
     LedgerCorruptError: Outcome(500, "DATA_LOSS", 6),
     StoreCorruptError: Outcome(500, "DATA_LOSS", 6),
     SecretMismatchError: Outcome(500, "FAILED_PRECONDITION", 6),
+    TopicMismatchError: Outcome(500, "DATA_LOSS", 6),
     SchemaVersionError: Outcome(500, "FAILED_PRECONDITION", 6),
 }
 

@@ -26,6 +26,8 @@ _FRAMES_MAX: Final = 12
 _STAMPER: Final = structlog.processors.TimeStamper(fmt="iso", utc=True)
 _BLANK: Final = logging.makeLogRecord({"levelno": logging.INFO, "levelname": "INFO"}).__dict__
 _PRIVATE: Final = (BoundedCount, Event, EventBatch)
+# Commands that serve nothing leave standard output to what they print.
+structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
 
 def configure_logs(*, stream: TextIO | None = None, level: str = "INFO") -> None:

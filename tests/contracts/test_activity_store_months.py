@@ -2,16 +2,17 @@
 
 import datetime as dt
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from dpdau.activity.embedded import EmbeddedStore
 from dpdau.activity.frozen import FrozenTurnstile
+from dpdau.activity.store import ActivityStore
 from dpdau.domain import Event, Op, Segment, day_number
 from dpdau.errors import InvalidPlanError
+from stores import Stores
 from strategies import DIMENSION_VALUES, LabeledEvent, batch, dimension_labels
 
 MONTH, NEXT = "2026-02", "2026-03"
@@ -27,6 +28,12 @@ USERS = 4
 
 Sent = tuple[int, bool, int, int, Mapping[str, str]]
 """(user, add, offset, event id, labels)."""
+
+
+@pytest.fixture
+def make(stores: Stores) -> Stores:
+    """Makes empty stores of one implementation."""
+    return stores
 
 
 def sent_events() -> st.SearchStrategy[Sent]:
@@ -53,7 +60,7 @@ def actions() -> st.SearchStrategy[tuple[str, object]]:
 class Driver:
     """Does the same to a store, under rotating keys, and to the oracle, which knows users."""
 
-    def __init__(self, store: EmbeddedStore) -> None:
+    def __init__(self, store: ActivityStore) -> None:
         self.store = store
         self.oracle = FrozenTurnstile()
         self._epoch = 0
@@ -118,23 +125,25 @@ def _name(user: int, epoch: int) -> int:
     return (1 + user + USERS * epoch) * 0x9E3779B97F4A7C15 % 2**64
 
 
-@settings(max_examples=40, suppress_health_check=list(HealthCheck), deadline=None)
-@given(stream=st.lists(actions(), min_size=4, max_size=24))
-def test_contributions_equal_the_oracle(
-    make: Callable[[], EmbeddedStore], stream: list[tuple[str, object]]
-) -> None:
+def test_contributions_equal_the_oracle(make: Stores) -> None:
     """Whatever comes late, is taken back, erased or renamed, a fixed day counts as when fixed."""
-    driver = Driver(make())
-    for verb, what in stream:
-        getattr(driver, verb)(what)
-    for verb in {verb for verb, _ in stream}:
-        event(verb)
-    driver.freeze(None)
-    driver.compare()
-    driver.store.end_month(MONTH)
-    with pytest.raises(InvalidPlanError):
-        driver.store.contributions(MONTH, FIRST, window_days=WINDOWS)
-    driver.store.close()
+
+    @settings(max_examples=make.examples(40), suppress_health_check=list(HealthCheck))
+    @given(stream=st.lists(actions(), min_size=4, max_size=24))
+    def check(stream: list[tuple[str, object]]) -> None:
+        driver = Driver(make())
+        for verb, what in stream:
+            getattr(driver, verb)(what)
+        for verb in {verb for verb, _ in stream}:
+            event(verb)
+        driver.freeze(None)
+        driver.compare()
+        driver.store.end_month(MONTH)
+        with pytest.raises(InvalidPlanError):
+            driver.store.contributions(MONTH, FIRST, window_days=WINDOWS)
+        driver.store.close()
+
+    check()
 
 
 def put(who: int, offset: int, *, event_id: int = 0) -> Event:
@@ -147,7 +156,7 @@ def take(who: int, offset: int, *, event_id: int = 0) -> Event:
     return Event(who, Op.REMOVE, day_number(FIRST) + offset, event_id)
 
 
-def opened(store: EmbeddedStore, days: int = 0, **named: object) -> EmbeddedStore:
+def opened(store: ActivityStore, days: int = 0, **named: object) -> ActivityStore:
     """A store whose month is open, with some fixed days."""
     store.open_month(MONTH, lookback_days=LOOKBACK_DAYS, **named)  # type: ignore[arg-type]
     for offset in range(days):
@@ -155,13 +164,13 @@ def opened(store: EmbeddedStore, days: int = 0, **named: object) -> EmbeddedStor
     return store
 
 
-def counted(store: EmbeddedStore, offset: int, *segments: Segment) -> list[list[int]]:
+def counted(store: ActivityStore, offset: int, *segments: Segment) -> list[list[int]]:
     """(week, month, day) for everyone and each segment."""
     day = FIRST + dt.timedelta(days=offset)
     return store.contributions(MONTH, day, window_days=WINDOWS, segments=segments).tolist()
 
 
-def test_a_fixed_day_stays_while_the_truth_moves(make: Callable[[], EmbeddedStore]) -> None:
+def test_a_fixed_day_stays_while_the_truth_moves(make: Stores) -> None:
     """Late events correct the counts, and nothing that the month has fixed."""
     store = make()
     store.apply(batch([put(1, 0), put(2, -3)]))
@@ -175,7 +184,7 @@ def test_a_fixed_day_stays_while_the_truth_moves(make: Callable[[], EmbeddedStor
     assert [[3, 3, 1]] == counted(store, 1)
 
 
-def test_the_value_before_the_batch_is_held(make: Callable[[], EmbeddedStore]) -> None:
+def test_the_value_before_the_batch_is_held(make: Stores) -> None:
     """Several late events for one day in one batch leave the day as it was before the batch."""
     store = make()
     store.apply(batch([put(1, 0)]))
@@ -187,7 +196,7 @@ def test_the_value_before_the_batch_is_held(make: Callable[[], EmbeddedStore]) -
     assert [[1, 1, 1]] == counted(store, 0)
 
 
-def test_a_duplicate_holds_nothing(make: Callable[[], EmbeddedStore]) -> None:
+def test_a_duplicate_holds_nothing(make: Stores) -> None:
     """An event that is skipped changes neither the activity nor the month."""
     store = make()
     store.apply(batch([put(1, 0, event_id=9)], batch_id="a"))
@@ -200,7 +209,7 @@ def test_a_duplicate_holds_nothing(make: Callable[[], EmbeddedStore]) -> None:
     assert before.rows == store.stats().rows
 
 
-def test_an_erased_user_stays_out(make: Callable[[], EmbeddedStore]) -> None:
+def test_an_erased_user_stays_out(make: Stores) -> None:
     """Also after coming back, on fixed days and later ones, under the old and a new key."""
     store = make()
     store.apply(batch([put(1, 0), put(2, 0)]))
@@ -216,7 +225,7 @@ def test_an_erased_user_stays_out(make: Callable[[], EmbeddedStore]) -> None:
     assert [[2, 2, 0]] == counted(store, 2)
 
 
-def test_a_label_stays_for_the_month(make: Callable[[], EmbeddedStore]) -> None:
+def test_a_label_stays_for_the_month(make: Stores) -> None:
     """The label of the first contribution counts; who had none then is in no segment."""
     store, web, ios = make(), Segment("platform", "web"), Segment("platform", "ios")
     label = {"platform": "web"}, {"platform": "ios"}
@@ -230,7 +239,7 @@ def test_a_label_stays_for_the_month(make: Callable[[], EmbeddedStore]) -> None:
     assert [[0, 0, 0]] == counted(store, 1, Segment("platform", "tv"))[1:]
 
 
-def test_the_latest_label_counts(make: Callable[[], EmbeddedStore]) -> None:
+def test_the_latest_label_counts(make: Stores) -> None:
     """Of the months of the look-back and this one, the latest with a label gives it."""
     store, web, ios = make(), Segment("platform", "web"), Segment("platform", "ios")
     for offset, value in ((-5, "web"), (3, "ios")):
@@ -241,7 +250,7 @@ def test_the_latest_label_counts(make: Callable[[], EmbeddedStore]) -> None:
     assert [[2, 2, 0], [1, 1, 0], [1, 1, 0]] == counted(store, 0, web, ios)
 
 
-def test_days_are_fixed_in_order(make: Callable[[], EmbeddedStore]) -> None:
+def test_days_are_fixed_in_order(make: Stores) -> None:
     """A day again is no work; a day ahead, of another month or of no open month is refused."""
     store = make()
     days = [FIRST + dt.timedelta(days=number) for number in range(28)]
@@ -260,7 +269,7 @@ def test_days_are_fixed_in_order(make: Callable[[], EmbeddedStore]) -> None:
     assert frozenset(days) == store.closed_days(FIRST, dt.date(2026, 3, 31))
 
 
-def test_a_month_is_opened_once(make: Callable[[], EmbeddedStore]) -> None:
+def test_a_month_is_opened_once(make: Stores) -> None:
     """Opening again is no work, with other arguments or after the end it is refused."""
     store = opened(make(), 1, dimensions=["platform", "country"])
     opened(store, dimensions=["country", "platform"])
@@ -276,7 +285,7 @@ def test_a_month_is_opened_once(make: Callable[[], EmbeddedStore]) -> None:
             call()
 
 
-def test_what_cannot_be_asked_is_refused(make: Callable[[], EmbeddedStore]) -> None:
+def test_what_cannot_be_asked_is_refused(make: Stores) -> None:
     """A day that is not fixed, a window over the look-back, another dimension, a wrong month."""
     store = opened(make(), 1, dimensions=["platform"])
     for call in (
@@ -295,7 +304,7 @@ def test_what_cannot_be_asked_is_refused(make: Callable[[], EmbeddedStore]) -> N
     assert (1, 0) == store.contributions(MONTH, FIRST, window_days=()).shape
 
 
-def test_a_secret_is_stored_once(make: Callable[[], EmbeddedStore]) -> None:
+def test_a_secret_is_stored_once(make: Stores) -> None:
     """The first secret of an open month stays until the month ends."""
     store = make()
     for body in (b"first", b""):
@@ -312,7 +321,7 @@ def test_a_secret_is_stored_once(make: Callable[[], EmbeddedStore]) -> None:
         store.put_secret(MONTH, b"third")
 
 
-def test_two_open_months_keep_their_own_view(make: Callable[[], EmbeddedStore]) -> None:
+def test_two_open_months_keep_their_own_view(make: Stores) -> None:
     """A day that one month has fixed and the other has not moves in the other alone."""
     store = make()
     store.open_month("2026-01", lookback_days=30)
@@ -330,7 +339,7 @@ def test_two_open_months_keep_their_own_view(make: Callable[[], EmbeddedStore]) 
     assert [[1, 1, 0]] == counted(store, 0)
 
 
-def test_a_purge_leaves_what_an_open_month_counts(make: Callable[[], EmbeddedStore]) -> None:
+def test_a_purge_leaves_what_an_open_month_counts(make: Stores) -> None:
     """The look-back of an open month stays until it ends, then it goes."""
     store = make()
     store.apply(batch([put(1, -29), put(2, -30)]))
@@ -346,7 +355,7 @@ def test_a_purge_leaves_what_an_open_month_counts(make: Callable[[], EmbeddedSto
     assert [0, 0] == _daily(store, before)
 
 
-def _daily(store: EmbeddedStore, first: dt.date) -> list[int]:
+def _daily(store: ActivityStore, first: dt.date) -> list[int]:
     """The daily counts of two days."""
     last = first + dt.timedelta(days=1)
     return list(itertools.chain(*store.counts(first=first, last=last, window_days=[1]).tolist()))

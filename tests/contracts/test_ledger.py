@@ -237,6 +237,22 @@ def test_grant_adds_an_allowance_and_keeps_the_spending(ledger: Ledger) -> None:
     ]
 
 
+def test_a_grant_that_comes_again_is_granted_once(ledger: Ledger) -> None:
+    """One name is one grant, of one budget; without a name, or with another, it is another."""
+    odd = 'ε "%_\\'
+    again = [
+        ledger.grant("dau", "2026-02", actor="ada", reason="board", grant_id=name)
+        for name in ("one", "one", "on", odd, odd, "", "")
+    ]
+
+    assert [2, 2, 3, 4, 4, 5, 6] == again
+    assert 5 == len(ledger.audit_log())
+    with pytest.raises(InvalidPlanError, match="another budget"):
+        ledger.grant("wau", "2026-02", actor="ada", reason="board", grant_id="one")
+    with pytest.raises(InvalidPlanError, match="grant id of at most"):
+        ledger.grant("dau", "2026-02", actor="ada", reason="board", grant_id="x" * 129)
+
+
 def test_grant_may_come_before_the_budget_opens(ledger: Ledger) -> None:
     """An allowance that was granted early counts once the budget opens."""
     ledger.grant("dau", "2026-02", actor="ada", reason="early")

@@ -30,7 +30,8 @@ from simulation.ledger_cases import (
     spend,
 )
 
-pytestmark = pytest.mark.slow
+# Eight processes are started once, and not once a worker.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ledger race")]
 
 PROCESSES = 8
 

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from sybil.parsers.markdown import CodeBlockParser, SkipParser
 from dpdau.cli.root import app as cli
 from dpdau.settings import Settings
 from reference_pages import PAGES, commands
+from warm_commands import warm_commands
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "dpdau"
@@ -128,12 +130,21 @@ def test_the_older_surface_is_honest() -> None:
     assert {name for name in listed if rows[name] == "yes"} == listed & there
 
 
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a `dpdau` that starts at once."""
+    with warm_commands(tmp_path_factory.mktemp("warm")) as folder:
+        yield folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_code_blocks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_blocks_run(
+    path: Path, programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each `python` and `sh` block of a document runs, in order, in one empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}")
     parsers = [
         CodeBlockParser("python", PythonEvaluator()),
         CodeBlockParser("sh", _run_shell),

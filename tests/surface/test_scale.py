@@ -85,7 +85,7 @@ def test_every_number_follows_from_the_constants(size: str) -> None:
         known[name] = eval(rule, {"__builtins__": {}, "ceil": math.ceil}, known)
         assert math.isclose(number(row[column]), known[name], rel_tol=CELL_ERROR_MAX), name
 
-    assert len(results()) == 16
+    assert len(results()) == 17
 
 
 def test_every_constant_is_used() -> None:

@@ -203,7 +203,8 @@ def test_a_grant_adds_an_allowance_and_keeps_the_spending(tmp_path: Path) -> Non
     """After a grant the cap is twice as high, and what was spent is still there."""
     with product(tmp_path) as app:
         app.release(Metric.DAU, DAY)
-        block = app.grant("dau", DAY, reason="a second report")
+        block = app.grant("dau", DAY, reason="a second report", grant_id="it")
+        assert block == app.grant("dau", DAY, reason="a second report", grant_id="it")
 
     assert (6.0, 0.3, 1) == (block.epsilon_cap, block.epsilon_spent, block.release_count)
 

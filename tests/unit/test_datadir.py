@@ -48,6 +48,22 @@ def test_commands_share_a_directory(tmp_path: Path) -> None:
     folder.own("http://127.0.0.1:8000").close()
 
 
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="the system tells of no locks")
+def test_the_process_that_has_a_directory_is_named(tmp_path: Path) -> None:
+    """Whoever waits is told for whom: a service, or each of some commands; nobody else."""
+    one, other = DataDir(tmp_path / "one").create(), DataDir(tmp_path / "other").create()
+    owner, user = one.own("http://127.0.0.1:8000"), other.use()
+    found = []
+    for folder in (one, other):
+        with pytest.raises(DataDirInUseError, match=rf"\(process {os.getpid()}\)") as refused:
+            folder.own()
+        found.append(refused.value.facts["processes"])
+    owner.close()
+    user.close()
+
+    assert [[os.getpid()], [os.getpid()]] == found
+
+
 def test_a_place_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
     """A file where the folder should be is refused with one clear error."""
     (tmp_path / "data").write_text("a file")

@@ -24,7 +24,7 @@ from dpdau import __version__
 from dpdau.api.bodies import PLAN_FORMS, BodyReader, form_of
 from dpdau.api.openapi import BODY_STATUSES, body_of, guarded, ref, refusals
 from dpdau.api.problems import question_error
-from dpdau.api.readiness import Readiness
+from dpdau.api.readiness import ReadinessProbe
 from dpdau.api.schemas import (
     AnswerShape,
     BudgetQuery,
@@ -313,7 +313,7 @@ async def get_healthz() -> Response:
 )
 async def get_readyz(request: Request) -> Response:
     """Says whether the store and the ledger can write, and nothing of why not."""
-    readiness: Readiness = request.app.state.readiness
+    readiness: ReadinessProbe = request.app.state.readiness
     if not await readiness.check():
         raise HTTPException(503, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
     return JSONResponse({"status": "ok"})

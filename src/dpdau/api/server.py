@@ -18,9 +18,10 @@ from dpdau.api import growth, ingest, live, openapi, pages, problems, routes, tr
 from dpdau.api.auth import Gate
 from dpdau.api.bodies import BODY_BYTES_MAX, BodyReader
 from dpdau.api.protocol import BoundedHttpProtocol
-from dpdau.api.readiness import Readiness
+from dpdau.api.readiness import ReadinessProbe
 from dpdau.app import App
-from dpdau.app.admission import INGEST_RATE_LIMIT, RATE_LIMIT, RateLimiter, require_loopback
+from dpdau.app.admission import INGEST_RATE_LIMIT, RATE_LIMIT, require_loopback
+from dpdau.app.reception import Reception
 from dpdau.errors import InvalidSettingError
 from dpdau.telemetry import Metrics, log, logs_in_batches, write_logs
 
@@ -41,6 +42,7 @@ def create_api(
     rate_limit: str = RATE_LIMIT,
     ingest_rate_limit: str = INGEST_RATE_LIMIT,
     max_body_bytes: int = BODY_BYTES_MAX,
+    reception: Reception | None = None,
     warm_up: Callable[[], None] | None = None,
 ) -> FastAPI:
     """The HTTP service over an app, ready for any ASGI server.
@@ -52,6 +54,8 @@ def create_api(
         rate_limit: Requests of one client address, and of one key, as `1000/second`.
         ingest_rate_limit: The same for the routes that take events, in windows of their own.
         max_body_bytes: Size of a body, as sent and decompressed.
+        reception: What another front of the service shares, with limits of its own; without, one
+            is made with the limits above.
         warm_up: Done once, on a thread, at the first request that is not of events.
 
     Guarantee: a user id that a request holds is in no refusal, log line or metric, and no metric
@@ -59,8 +63,10 @@ def create_api(
     """
     assert max_body_bytes > 0
     metrics = app.metrics or Metrics()
-    taking = RateLimiter(ingest_rate_limit)
-    limiters = {"": RateLimiter(rate_limit)} | dict.fromkeys(ingest.INGEST_PATHS, taking)
+    if reception is None:
+        reception = Reception.of(app, rate_limit=rate_limit, ingest_rate_limit=ingest_rate_limit)
+    taking = dict.fromkeys(ingest.INGEST_PATHS, reception.taking)
+    limiters = {"": reception.asking} | taking
     gate = Gate(app, limiters, no_auth=no_auth, warm_up=warm_up)
     bodies = BodyReader(max_body_bytes)
     refusals = problems.Refusals(metrics)
@@ -83,7 +89,7 @@ def create_api(
     api.state.product = app
     api.state.gate = gate
     api.state.bodies = bodies
-    api.state.readiness = Readiness(app)
+    api.state.readiness = ReadinessProbe(reception.readiness)
     api.state.streams = live.Streams()
     api.state.unsafe_debug = unsafe_debug
     api.state.registry = metrics.registry
@@ -128,6 +134,7 @@ def serve(
     ingest_rate_limit: str = INGEST_RATE_LIMIT,
     max_body_bytes: int = BODY_BYTES_MAX,
     drain_seconds: int = DRAIN_SECONDS_MAX,
+    reception: Reception | None = None,
     stopping: Callable[[], None] | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT; then closes the app.
@@ -149,6 +156,7 @@ def serve(
         rate_limit=rate_limit,
         ingest_rate_limit=ingest_rate_limit,
         max_body_bytes=max_body_bytes,
+        reception=reception,
         warm_up=app.warm_up,
     )
     config = uvicorn.Config(

@@ -75,17 +75,19 @@ class RateLimiter:
         self._amount: Final = item.amount
         self._seconds: Final = item.get_expiry()
         self._clock = clock
+        self._lock = threading.Lock()
         self._windows: dict[tuple[str, str], tuple[float, int]] = {}
 
     def take(self, kind: str, name: str) -> Rate:
-        """Counts one request of an `address` or a `key`."""
+        """Counts one request of an `address` or a `key`; any thread may ask."""
         now, window = self._clock(), (kind, name)
-        end, taken = self._windows.get(window, (now, 0))
-        if end <= now:
-            self._make_room(now)
-            self._windows.pop(window, None)
-            end, taken = now + self._seconds, 0
-        self._windows[window] = (end, taken + 1)
+        with self._lock:
+            end, taken = self._windows.get(window, (now, 0))
+            if end <= now:
+                self._make_room(now)
+                self._windows.pop(window, None)
+                end, taken = now + self._seconds, 0
+            self._windows[window] = (end, taken + 1)
         return Rate(
             kind=kind,
             limit=self._amount,

@@ -11,6 +11,7 @@ from dpdau.activity import erasure, residue
 from dpdau.activity.access import MANIFEST, SEGMENTS
 from dpdau.activity.residue import Findings, Kept
 from dpdau.app.backups import remove_leftovers
+from dpdau.app.gateway import require_activity
 from dpdau.app.intake import Intake
 from dpdau.app.keys import Keys
 from dpdau.datadir import DataDir
@@ -143,6 +144,7 @@ class Erasures:
     def erase(self, user_id: str) -> ErasureReceipt:
         """See `Verbs.erase`."""
         check_user_id(user_id)
+        require_activity(self._store)
         erasure_id = erasure.new_id()
         # Written down first: a restore of an older copy must know of every erasure there was.
         self._ledger.audit_event("operator", "erase", {"erasure_id": erasure_id})

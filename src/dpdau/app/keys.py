@@ -16,7 +16,7 @@ from dpdau.errors import DataDirInUseError, InvalidPlanError
 from dpdau.ingest.batch import ingest
 from dpdau.ingest.event import Decoded
 from dpdau.ledger.ledger import Ledger
-from dpdau.pseudonym import Keyring, Overlap, Pseudonymizer
+from dpdau.pseudonym import EpochKey, Keyring, Overlap, Pseudonymizer
 from dpdau.settings import Settings
 
 KEY_DAYS_MAX: Final = 3660
@@ -155,6 +155,10 @@ class Keys:
             )
             self._take_over(planned.activated(today), _OPERATOR)
         return self._change()
+
+    def live(self) -> tuple[EpochKey, ...]:
+        """The keys themselves, newest first, for executors that name users; as `pseudonymizer`."""
+        return self._keyring.live()
 
     def store_key(self) -> bytes | None:
         """The key of the encrypted activity store, or None where it is not encrypted."""

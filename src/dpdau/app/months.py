@@ -76,6 +76,10 @@ class Months:
 
     def abandon(self, month: str, reason: str) -> MonthStatus:
         """Gives up the rest of a plan: what it released stays, and nothing is refunded."""
+        from dpdau.app.gateway import require_activity
+
+        # What is kept of it may be elsewhere, and would stay there.
+        require_activity(self.releaser.store)
         self.releaser.abandon(month, reason=reason)
         return self.status(month)
 

@@ -428,10 +428,11 @@ class App:
             now=self.calendar.clock(),
         )
 
-    def grant(self, metric: str, day: dt.date, *, reason: str) -> BudgetBlock:
+    def grant(self, metric: str, day: dt.date, *, reason: str, grant_id: str = "") -> BudgetBlock:
         """Grants the month of a day one more allowance; what was spent stays visible."""
         name = grantable(metric)
-        self.ledger.grant(name, month_of(day), actor="operator", reason=reason)
+        month, who = month_of(day), "operator"
+        self.ledger.grant(name, month, actor=who, reason=reason, grant_id=grant_id)
         return self.budget(metric, day)
 
     def prepare(self) -> None:
@@ -449,10 +450,10 @@ class App:
         self._singles.warm_up()
 
     def check_ready(self) -> None:
-        """Proves that the store and the ledger can write now.
+        """Proves that the store and the ledger can write now, and events come in.
 
         Raises:
-            UnavailableError: One of them cannot.
+            DpdauError: One of them cannot, or they do not.
         """
         self._store.check_writable()
         self.ledger.check_writable()

@@ -3,7 +3,8 @@
 Nothing heavy may be imported here: what this module needs is what the counting waits for.
 """
 
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +19,7 @@ from dpdau.ledger.peek import may_have_plan
 from dpdau.settings import Settings
 
 if TYPE_CHECKING:
-    from dpdau.ingest.warehouse import TableAddress, Warehouse
+    from dpdau.ingest.warehouse import Place, Warehouse
 
 EPSILON_MAX: Final = 50
 DELTA_MAX: Final = Decimal("1e-3")
@@ -78,17 +79,17 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableSource:
-    """A table of events in a warehouse; `order` is the column that says which row came first."""
+    """Events that an engine is asked about; `order` is the column that says which came first."""
 
-    address: "TableAddress"
+    place: "Place"
     order: str | None = None
     fields: Fields = field(default_factory=Fields)
     op_default: Op | None = None
 
     @property
     def name(self) -> str:
-        """The name of the table, without the address."""
-        return f"the table {'.'.join(self.address.table)}"
+        """The name of the table or the files, without the address."""
+        return self.place.name
 
     def may_be_there(self) -> bool:
         """Only asking for it shows."""
@@ -99,7 +100,7 @@ class TableSource:
         from dpdau.ingest.warehouse import Warehouse
 
         own = replace(rules, fields=self.fields, op_default=self.op_default)
-        return Warehouse(self.address, rules=own, span=span, order=self.order)
+        return Warehouse(self.place, rules=own, span=span, order=self.order)
 
 
 class Reading:
@@ -115,7 +116,6 @@ class Reading:
             (1, WAU_WINDOW_DAYS, settings.MAU_WINDOW_DAYS),
             tuple(Segment.parse(text) for text in settings.PLAN_SEGMENTS),
         )
-        self._thread: ThreadPoolExecutor | None = None
         self._counter: Counting | None = None
         self._counting: Future[Counted] | None = None
 
@@ -149,8 +149,9 @@ class Reading:
         if self._counting is not None:
             return
         self._counter = self._source.open(self._rules, self._span)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="count")
-        self._counting = self._thread.submit(self._counter.count)
+        self._counting = Future()
+        # Not every engine can be told to stop; a process that gives up must not wait for it.
+        threading.Thread(target=self._count, name="count", daemon=True).start()
 
     def wait(self, seconds: float) -> bool:
         """Waits for so long, or until the counting ends; says whether it ended."""
@@ -173,14 +174,26 @@ class Reading:
         return None if self._counting is None else self._counting.result()
 
     def close(self) -> None:
-        """Ends the counting; may be called twice."""
+        """Ends the counting, and waits until it has ended; may be called twice.
+
+        An engine that cannot be told to stop goes on to the end of its query. Whoever interrupts
+        this wait leaves it alone with that: nothing is charged.
+        """
         if self._counter is not None and self._counting is not None:
             self._counter.stop()
             # A stop that comes between two statements of the engine ends neither of them.
             while not self.wait(_STOP_SECONDS):
                 self._counter.stop()
-        if self._thread is not None:
-            self._thread.shutdown()
+
+    def _count(self) -> None:
+        """Counts, and tells whoever waits."""
+        assert self._counter is not None and self._counting is not None, "it was started"
+        try:
+            counted = self._counter.count()
+        except BaseException as error:  # noqa: BLE001 - whoever waits has it raised
+            self._counting.set_exception(error)
+        else:
+            self._counting.set_result(counted)
 
     def __enter__(self) -> Self:
         return self

@@ -7,6 +7,7 @@ from dpdau.errors import InvalidSettingError
 
 if TYPE_CHECKING:
     from dpdau.app import App
+    from dpdau.app.reception import Reception
     from dpdau.settings import Settings
 
 
@@ -19,6 +20,7 @@ def serve_grpc(
     without_tls: bool,
     no_auth: bool,
     unsafe_debug: bool,
+    reception: "Reception",
 ) -> Callable[[], None]:
     """Serves gRPC until the app is closed; gives what makes it take no further call.
 
@@ -43,6 +45,7 @@ def serve_grpc(
         without_tls=without_tls,
         no_auth=no_auth,
         unsafe_debug=unsafe_debug,
+        reception=reception,
     )
     app.attach(server)
     return server.begin_stop

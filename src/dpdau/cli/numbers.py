@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import secrets
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ from dpdau.cli.session import (
     verbs,
 )
 from dpdau.domain import Metric, SeriesView, check_range, month_days, parse_day
-from dpdau.errors import NotFoundError
+from dpdau.errors import LedgerUnavailableError, NotFoundError
 
 FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Buy a new release although one is stored.")
@@ -206,12 +207,23 @@ def reset_budget(
     metric: Annotated[str, typer.Argument(help="dau, wau, mau, plan or live.")],
     month: Annotated[str, typer.Argument(help="The month, YYYY-MM.", metavar="YYYY-MM")],
     reason: Annotated[str, typer.Option("--reason", help="Why; kept in the ledger.")],
+    grant_id: Annotated[
+        str,
+        typer.Option("--grant-id", help="A name of your own: a second grant with it adds nothing."),
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Grant a month one more allowance. Spending is never erased: the total stays visible."""
     when = month_days(month)[0]
     with local_app(read_only=True) as app:
-        block = app.grant(metric, when, reason=reason)
+        grant_id = grant_id or secrets.token_hex(16)
+        try:
+            block = app.grant(metric, when, reason=reason, grant_id=grant_id)
+        except LedgerUnavailableError as error:
+            raise LedgerUnavailableError(
+                f"{error.message} Whether it was granted is not known: repeat the command with "
+                f"--grant-id {grant_id}, and it is granted once."
+            ) from error
     if as_json:
         print_json(block.to_json())
         return

@@ -75,6 +75,7 @@ def serve(
     from dpdau.api.server import serve as serve_http
     from dpdau.app import App
     from dpdau.app.admission import require_loopback
+    from dpdau.app.reception import Reception
     from dpdau.schedule import Schedule
     from dpdau.telemetry import Metrics, configure_logs
 
@@ -109,7 +110,7 @@ def serve(
             schedule = Schedule(app)
             app.attach(schedule)
             schedule.start()
-        stopping = None
+        stopping, reception = None, Reception.of(app)
         if (rpc_port := grpc_port or loaded.GRPC_PORT) is not None:
             from dpdau.cli.grpc_front import serve_grpc
 
@@ -121,6 +122,7 @@ def serve(
                 without_tls=grpc_without_tls,
                 no_auth=no_auth,
                 unsafe_debug=unsafe_debug,
+                reception=reception,
             )
         serve_http(
             app,
@@ -128,6 +130,7 @@ def serve(
             port=port,
             no_auth=no_auth,
             unsafe_debug=unsafe_debug,
+            reception=reception,
             stopping=stopping,
         )
 

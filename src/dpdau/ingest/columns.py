@@ -179,6 +179,12 @@ def _from_rows(table: Any, rules: Rules, place: NDArray[np.int64]) -> Decoded:
             exact = pa.timestamp("us", column.type.tz)
             cast = table.column(position).cast(exact, safe=False)
             table = table.set_column(position, column.name, cast)
+        elif column.name == rules.fields.user_id:
+            is_dictionary = pa.types.is_dictionary(column.type)
+            kind = column.type.value_type if is_dictionary else column.type
+            if pa.types.is_integer(kind):
+                ids = table.column(position).cast(kind).cast(pa.string())
+                table = table.set_column(position, column.name, ids)
     rows = None
     # The error of a string that is not UTF-8 carries the string; it ends here.
     with contextlib.suppress(UnicodeDecodeError):

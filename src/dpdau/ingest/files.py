@@ -10,6 +10,7 @@ costs its own line and not those behind it.
 
 import csv
 import itertools
+import math
 import re
 import zlib
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ from dpdau.ingest.plain import decode_plain
 from dpdau.ingest.rules import Rejection, Rules
 from dpdau.ingest.sources import START, Piece, Place, Source, Text, cut, line_ends, row_ends
 
-__all__ = ["START", "Chunk", "FileFormat", "Place", "read"]
+__all__ = ["START", "Chunk", "FileFormat", "Place", "cuts", "read"]
 
 CHUNK_BYTES: Final = 16 << 20
 CHUNK_ROWS: Final = ROWS_MAX
@@ -127,6 +128,31 @@ def read(
     return guarded(chunks, path, start.chunk)
 
 
+def cuts(path: Path, *, file_format: FileFormat | None = None) -> list[Place]:
+    """The places at which a reading of a file can begin, the first of them its beginning.
+
+    A Parquet file has one for each chunk; any other file is read from its beginning.
+
+    Raises:
+        NotFoundError: There is no such file, or it may not be read.
+        UnsupportedMediaError: The format is not known, or the file is damaged.
+    """
+    from pyarrow.parquet import ParquetFile
+
+    source = Source.of(path)
+    if (file_format or _guess(path, source)) is not FileFormat.PARQUET or source.compression:
+        return [START]
+    try:
+        with _seekable(source) as seekable, ParquetFile(seekable) as file:
+            sizes = [rows for _groups, rows in _row_groups(file.metadata)]
+    except (OSError, pa.ArrowException):
+        raise _damaged(path, 0) from None
+    before = itertools.accumulate((math.ceil(rows / CHUNK_ROWS) for rows in sizes), initial=0)
+    rows_before = itertools.accumulate(sizes, initial=0)
+    places = [Place(chunk, row) for chunk, row in zip(before, rows_before, strict=True)]
+    return places[:-1] or [START]
+
+
 def guarded(chunks: Iterator[Chunk], path: Path, done: int = 0) -> Iterator[Chunk]:
     """The chunks of a file behind those that are done; a damaged one ends in one clear error.
 
@@ -141,7 +167,12 @@ def guarded(chunks: Iterator[Chunk], path: Path, done: int = 0) -> Iterator[Chun
             return
         done = chunk.number + 1
         yield chunk
-    raise UnsupportedMediaError(
+    raise _damaged(path, done)
+
+
+def _damaged(path: Path, done: int) -> UnsupportedMediaError:
+    """The error of a file that ends before its end."""
+    return UnsupportedMediaError(
         f"Expected to read {path.name} to its end, found it cut off or damaged after"
         f" {done} chunks.",
         chunks_read=done,

@@ -1,11 +1,13 @@
 """A ledger from one database into another, row by row: the same chain, and the same identity."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, insert, select
 
-from dpdau.errors import InvalidSettingError, LedgerCorruptError
+from dpdau.errors import InvalidSettingError, LedgerConflictError, LedgerCorruptError
 from dpdau.ledger import schema
 from dpdau.ledger.audit import AuditReport, verify
 from dpdau.ledger.chain import read_head
@@ -35,6 +37,7 @@ def copy_into(
 
     Raises:
         InvalidSettingError: The target has a ledger.
+        LedgerConflictError: Somebody wrote to the source meanwhile, past its lock.
         LedgerCorruptError: The target has foreign tables, or the copy is not sound.
     """
     head = read_head(source)
@@ -60,9 +63,30 @@ def copy_into(
                 f"Expected a copy that is the same ledger, found: {shown} Nothing was copied.",
                 findings=[one.code for one in report.findings],
             )
+        # Where the source's lock was lost, or passed by, what came since is not in the copy.
+        if read_head(source) != head:
+            raise LedgerConflictError(
+                "Expected a ledger that nobody writes to while it is copied, found new entries. "
+                "Stop every service on it first; nothing was copied."
+            )
         return report
 
     return target.run("copy_in", unit, schema=True)
+
+
+@contextmanager
+def without_remains(target: Database) -> Iterator[None]:
+    """Closes the target of a copy; where the copy fails, a file that was made for it is removed."""
+    is_new = target.path is not None and not target.path.exists()
+    try:
+        yield
+    except BaseException:
+        target.close()
+        if target.path is not None and is_new:
+            for suffix in ("", "-wal", "-shm"):
+                Path(f"{target.path}{suffix}").unlink(missing_ok=True)
+        raise
+    target.close()
 
 
 def require_empty(connection: Connection) -> None:

@@ -20,10 +20,11 @@ from dpdau.ledger.budgets import (
     state_of,
 )
 from dpdau.ledger.chain import Chain, Head
-from dpdau.ledger.copying import Moved, copy_into, require_empty
+from dpdau.ledger.copying import Moved, copy_into, require_empty, without_remains
 from dpdau.ledger.engine import STATEMENT_TIMEOUT_SECONDS, Database
 from dpdau.ledger.keys import ApiKeys
 from dpdau.ledger.log import (
+    BUDGET_GRANTED,
     PAGE_ROWS,
     PAGE_ROWS_MAX,
     AuditEvent,
@@ -32,6 +33,7 @@ from dpdau.ledger.log import (
     append_audit,
     audit_rows,
     count_releases,
+    has_grant,
     latest_release,
     newest_series,
     plan_page,
@@ -58,6 +60,7 @@ from dpdau.ledger.transactions import Transactions
 if TYPE_CHECKING:
     from dpdau.telemetry import Metrics
 
+GRANT_ID_LENGTH_MAX: Final = 128
 BUSY_TIMEOUT_SECONDS: Final = 30.0
 
 
@@ -369,27 +372,45 @@ class Ledger:
             "plans", lambda connection: plan_page(connection, after=after, limit=limit)
         )
 
-    def grant(self, metric: str, period: str, *, actor: str, reason: str) -> int:
+    def grant(
+        self, metric: str, period: str, *, actor: str, reason: str, grant_id: str = ""
+    ) -> int:
         """Grants a budget one more allowance; what was spent stays spent and visible.
+
+        Args:
+            metric: The budget's metric.
+            period: Its month.
+            actor: Who grants.
+            reason: Why.
+            grant_id: A name that the caller made: a second grant with it changes nothing, so one
+                whose outcome is unknown can be asked for again. Without a name, each is another.
 
         Returns:
             The allowances that the budget has now.
 
         Raises:
-            InvalidPlanError: It has `ALLOWANCES_MAX` already, or no reason is given.
+            InvalidPlanError: It has `ALLOWANCES_MAX` already, no reason is given, or the name is
+                of a grant to another budget.
         """
         budget_id = budget_id_of(metric, period)
         if not reason.strip():
             raise InvalidPlanError("Expected a reason for the grant, found none.")
+        if len(grant_id) > GRANT_ID_LENGTH_MAX:
+            raise InvalidPlanError(
+                f"Expected a grant id of at most {GRANT_ID_LENGTH_MAX} characters."
+            )
 
         def unit(chain: Chain) -> int:
+            if grant_id and has_grant(chain.connection, grant_id, budget_id):
+                return count_allowances(chain.connection, budget_id)
             if count_allowances(chain.connection, budget_id) >= ALLOWANCES_MAX:
                 raise InvalidPlanError(f"Expected at most {ALLOWANCES_MAX} allowances in a month.")
             row = {"budget_id": budget_id, "actor": actor, "reason": reason, "at": chain.at}
             chain.append("grant", row)
             allowances = count_allowances(chain.connection, budget_id)
             facts = {"budget_id": budget_id, "reason": reason, "allowances": allowances}
-            append_audit(chain, actor=actor, action="budget_granted", facts=facts)
+            facts |= {"grant_id": grant_id} if grant_id else {}
+            append_audit(chain, actor=actor, action=BUDGET_GRANTED, facts=facts)
             return allowances
 
         return self._transactions.write("grant", unit)
@@ -458,18 +479,17 @@ class Ledger:
 
         Raises:
             InvalidSettingError: The target is not a URL of a ledger, or has a ledger.
+            LedgerConflictError: Somebody wrote to the ledger meanwhile.
             LedgerCorruptError: The copy is not sound, because the ledger is not; nothing is left.
         """
         target = Database(url, busy_timeout_seconds=BUSY_TIMEOUT_SECONDS)
-        try:
+        with without_remains(target):
             target.create_file()
             # Before the lock is taken: one ledger cannot be copied into itself.
             target.run("check_empty", require_empty, write=False)
             return self._transactions.write(
                 "copy_out", lambda chain: copy_into(chain.connection, target, moved=moved)
             )
-        finally:
-            target.close()
 
     def close(self) -> None:
         """Closes every connection; may be called twice."""

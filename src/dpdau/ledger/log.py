@@ -16,6 +16,7 @@ from dpdau.ledger.tables import audit, charges, plans, releases
 
 PAGE_ROWS_MAX: Final = 10_000
 PAGE_ROWS: Final = 1_000
+BUDGET_GRANTED: Final = "budget_granted"
 
 EverySegment = Literal["every"]
 
@@ -182,6 +183,23 @@ def audit_rows(
         )
         for row in connection.execute(wanted)
     )
+
+
+def has_grant(connection: Connection, grant_id: str, budget_id: str) -> bool:
+    """Whether a grant with this name was made to a budget.
+
+    Raises:
+        InvalidPlanError: It was made to another budget.
+    """
+    named = audit.c.facts.contains(canonical_text({"grant_id": grant_id})[1:-1], autoescape=True)
+    wanted = select(audit.c.facts).where(audit.c.action == BUDGET_GRANTED, named)
+    for row in connection.execute(wanted):
+        facts = json.loads(row.facts)
+        if facts.get("grant_id") == grant_id:
+            if facts["budget_id"] != budget_id:
+                raise InvalidPlanError("Expected a new grant id, found one of another budget.")
+            return True
+    return False
 
 
 def _rows(limit: int) -> int:

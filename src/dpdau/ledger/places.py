@@ -8,6 +8,9 @@ from sqlalchemy import URL, exc, make_url
 from dpdau.errors import InvalidSettingError
 
 POSTGRES: Final = "postgresql+psycopg"
+_ENCODED: Final = (
+    "write reserved characters of a user or password percent-encoded, as %40 for @ and %2F for /"
+)
 _EXPECTED: Final = f"Expected a ledger URL as sqlite:///PATH or {POSTGRES}://USER@HOST/DATABASE"
 
 
@@ -22,10 +25,14 @@ def ledger_url(url: str) -> URL:
         parsed = make_url(url)
     except (exc.ArgumentError, ValueError):
         # The text of the error may repeat a part of a password.
-        raise InvalidSettingError(f"{_EXPECTED}, found one that cannot be parsed.") from None
+        raise InvalidSettingError(
+            f"{_EXPECTED}, found one that cannot be parsed; {_ENCODED}."
+        ) from None
     if parsed.drivername == POSTGRES:
         if not parsed.database:
             raise InvalidSettingError(f"{_EXPECTED}, found one that names no database.")
+        if "@" in (parsed.host or "") or "@" in parsed.database:
+            raise InvalidSettingError(f"{_EXPECTED}, found one with more than one @; {_ENCODED}.")
         return parsed
     # The URL may hold a password, so only its dialect is shown.
     if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):

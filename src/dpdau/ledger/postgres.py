@@ -18,7 +18,7 @@ Source: PostgreSQL 18 documentation, 13.2 (isolation levels) and LOCK ("a transa
 is frozen when its first SELECT or data modification statement begins").
 """
 
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, exc
 
@@ -35,6 +35,17 @@ from dpdau.ledger.places import ledger_url
 POOL_SIZE: Final = 8
 POOL_OVERFLOW: Final = 8
 CONNECT_TIMEOUT_SECONDS: Final = 10
+PATIENCE: Final[dict[str, Any]] = {
+    "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+    "keepalives": 1,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""When a server that does not answer counts as gone; what the URL says comes before it."""
+COPY_IDLE_SECONDS_MAX: Final = 3600.0
+"""How long the source of a copy may wait while the copy is written and audited."""
 
 _SCHEMA_LOCK: Final = 0x6470646175
 """Advisory, for what runs before there is a table to lock: "dpdau" as a number."""
@@ -46,6 +57,8 @@ _DAMAGE: Final = frozenset({"XX001", "XX002", "42P01", "42703"})
 """Damaged pages; and a table or column that is missing, because the statements never change."""
 _OUTAGE_CLASSES: Final = frozenset({"", "08", "25", "28", "3D", "53", "57", "58", "F0", "XX"})
 _NO_PERMISSION: Final = "42501"
+_COPY: Final = "copy_out"
+_WRONG_OPTION: Final = ("invalid connection option", "bad value for", "invalid integer value")
 # Off would answer before a commit is durable; what is more than on stays.
 _DURABLE: Final = (
     "SELECT set_config('synchronous_commit', 'on', true) "
@@ -66,26 +79,31 @@ class Postgres:
         self, url: str, *, lock_timeout_seconds: float, statement_timeout_seconds: float
     ) -> None:
         self._url = ledger_url(url)
-        self.place = self._url.set(query={}).render_as_string(hide_password=True)
+        # Errors go to callers, who need not know where the database is and who uses it.
+        self.place = "Postgres"
+        self._where = self._url.set(query={}).render_as_string(hide_password=True)
         self._lock_timeout_seconds = lock_timeout_seconds
         # For one transaction alone, because a connection may come from a pooler.
         self._limits = (
             f"SET LOCAL lock_timeout = {_milliseconds(lock_timeout_seconds)}; "
             f"SET LOCAL statement_timeout = {_milliseconds(statement_timeout_seconds)}; "
         )
+        # A process that stands still in the middle of a transaction would hold the lock for ever.
+        self._idle_seconds_max = statement_timeout_seconds
 
     def make_engine(self) -> Engine:
         """See `Dialect`; a connection is tried before it is used.
 
         Raises:
-            InvalidSettingError: The driver is not installed.
+            InvalidSettingError: The driver is not installed, or an option is none of libpq.
         """
+        patience = {name: one for name, one in PATIENCE.items() if name not in self._url.query}
         try:
-            return create_engine(
+            engine = create_engine(
                 self._url,
                 connect_args={
+                    **patience,
                     "application_name": "dpdau",
-                    "connect_timeout": CONNECT_TIMEOUT_SECONDS,
                     # Whatever the URL says: a charge and its release are one transaction.
                     "autocommit": False,
                 },
@@ -100,11 +118,17 @@ class Postgres:
                 "Expected the driver of Postgres for this ledger URL, found none: install the "
                 "extra `postgres`, as in `pip install 'dp-dau-mau[postgres]'`."
             ) from error
+        _require_options(engine)
+        return engine
 
     def begin(self, connection: Connection, name: str, access: Access) -> None:
         """Names the transaction, limits it, and takes its lock or its snapshot, in one round."""
         assert name.isidentifier(), "it is put into a statement"
-        named = f"SET LOCAL application_name = 'dpdau {name}'; {self._limits}"
+        idle = COPY_IDLE_SECONDS_MAX if name == _COPY else self._idle_seconds_max
+        named = (
+            f"SET LOCAL application_name = 'dpdau {name}'; {self._limits}"
+            f"SET LOCAL idle_in_transaction_session_timeout = {_milliseconds(idle)}; "
+        )
         match access:
             case "read":
                 level = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; "
@@ -130,24 +154,61 @@ class Postgres:
             message = "Expected to write to the ledger, found another writer holding it for too"
             return Trouble(LedgerConflictError(f"{message} long.", transaction=name))
         if state in _DAMAGE:
-            return Trouble(
-                LedgerCorruptError(
-                    f"Expected a sound ledger in {self.place}, found: {found}.", transaction=name
-                )
-            )
+            self._log(name, state, found)
+            message = "Expected a sound ledger in Postgres, found damage or missing tables"
+            return Trouble(LedgerCorruptError(f"{message}; see the log.", transaction=name))
         if isinstance(error, exc.DataError) and "NUL" in found:
             return Trouble(InvalidPlanError("Expected text without NUL characters, found one."))
+        if not state and _is_wrong_option(found):
+            self._log(name, state, found)
+            return Trouble(_wrong_options())
         if state in (_STATEMENT_TIMEOUT, _NO_PERMISSION) or (
             isinstance(error, exc.OperationalError | exc.InterfaceError | exc.InternalError)
             and state[:2] in _OUTAGE_CLASSES
         ):
-            return Trouble(
-                LedgerUnavailableError(
-                    f"Expected to read and write the ledger in {self.place}, found: {found}.",
-                    transaction=name,
-                )
+            self._log(name, state, found)
+            why = "a statement timeout" if state == _STATEMENT_TIMEOUT else "that it cannot be now"
+            message = (
+                f"Expected to read and write the ledger in Postgres, found {why}; see the log."
             )
+            return Trouble(LedgerUnavailableError(message, transaction=name))
         return None
+
+    def _log(self, name: str, state: str, found: str) -> None:
+        """What the database said, for the operator alone: it names hosts and users."""
+        # Loaded where there is something to say: a ledger in a file never needs it.
+        from dpdau.telemetry import log
+
+        log("ledger").error(
+            "database", transaction=name, where=self._where, state=state, found=found
+        )
+
+
+def _require_options(engine: Engine) -> None:
+    """Refuses a URL with an option that libpq does not have."""
+    from psycopg import Error, conninfo
+
+    _, options = engine.dialect.create_connect_args(engine.url)
+    try:
+        conninfo.make_conninfo(**{name: one for name, one in options.items() if name != "context"})
+    except Error:
+        raise _wrong_options() from None
+
+
+def _is_wrong_option(found: str) -> bool:
+    """Whether a connection failed before it was tried, by what was asked of it."""
+    said = found.removeprefix("connection is bad: ")
+    return (
+        said.startswith(_WRONG_OPTION)
+        or any(f": {one}" in said for one in _WRONG_OPTION)
+        or (said.startswith("invalid ") and " value: " in said)
+    )
+
+
+def _wrong_options() -> InvalidSettingError:
+    return InvalidSettingError(
+        "Expected options of libpq with values that it takes in the ledger URL, found others."
+    )
 
 
 def _milliseconds(seconds: float) -> int:

@@ -53,7 +53,7 @@ def batch_of(
 
 def _from_list(events: Sequence[v1.Event], rules: Rules) -> Decoded | DecodedTable:
     """Events that were sent one by one; many of them are put into columns here."""
-    if len(events) < _COLUMNS_MIN or any(one.days for one in events):
+    if len(events) < _COLUMNS_MIN or any(one.days or "days" in one.metadata for one in events):
         return decode_objects(map(_object_of, events), rules=rules)
     from dpdau.ingest.columns import Columns
 

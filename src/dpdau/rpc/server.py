@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import Counter
 
@@ -24,15 +24,17 @@ from dpdau.app import App
 from dpdau.app.admission import (
     INGEST_RATE_LIMIT,
     RATE_LIMIT,
-    RateLimiter,
     is_loopback,
     require_loopback,
 )
+from dpdau.app.reception import Reception
 from dpdau.domain import Scope
 from dpdau.errors import DpdauError, InvalidPlanError, InvalidSettingError
 from dpdau.rpc.guard import Guard, Visitor, key_of
+from dpdau.rpc.health import Health
 from dpdau.rpc.messages import message_of, parsed
 from dpdau.rpc.methods import INGEST, METHODS, SERVICE, Desk, Method
+from dpdau.rpc.patience import Patience
 from dpdau.rpc.problems import Refusal, Refusals
 from dpdau.rpc.streams import STREAMS_MAX, Streams
 from dpdau.rpc.v1 import dpdau_pb2 as v1
@@ -42,7 +44,6 @@ MESSAGE_BYTES_MAX: Final = 4 << 20
 CALLS_MAX: Final = 256
 """Calls that are served or wait for a thread; one beyond is refused."""
 DRAIN_SECONDS_MAX: Final = 30
-READY_SECONDS: Final = 1.0
 _THREADS: Final = STREAMS_MAX + 16
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),
@@ -93,6 +94,8 @@ class RpcServer:
         unsafe_debug: Lets exact values out where the app gives them; loopback only.
         rate_limit: Calls of one client address, and of one key, as `1000/second`.
         ingest_rate_limit: The same for each request of a stream of events.
+        reception: What another front of the service shares, with limits of its own; without, one
+            is made with the limits above.
         drain_seconds: How long calls in flight may take to finish when it stops.
 
     Guarantee: a user id that a call holds is in no refusal, log line or metric, and no metric
@@ -114,6 +117,7 @@ class RpcServer:
         unsafe_debug: bool = False,
         rate_limit: str = RATE_LIMIT,
         ingest_rate_limit: str = INGEST_RATE_LIMIT,
+        reception: Reception | None = None,
         drain_seconds: float = DRAIN_SECONDS_MAX,
     ) -> None:
         require_loopback(host, no_auth=no_auth, unsafe_debug=unsafe_debug)
@@ -128,29 +132,35 @@ class RpcServer:
         self._stopped: threading.Event | None = None
         metrics = app.metrics or Metrics()
         guard = Guard(app, no_auth=no_auth)
+        if reception is None:
+            reception = Reception.of(
+                app, rate_limit=rate_limit, ingest_rate_limit=ingest_rate_limit
+            )
+        self._patience = Patience()
         self._streams = Streams(app)
         self._calls = _Calls(
             guard,
             Desk(app, unsafe_debug),
             self._streams,
             metrics,
-            taking=RateLimiter(ingest_rate_limit),
-            asking=RateLimiter(rate_limit),
+            reception=reception,
+            patience=self._patience,
         )
-        self._health = _Health(app)
+        self._health = Health(reception.readiness, self._patience)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="rpc")
         self._server = grpc.server(
             self._pool,
-            interceptors=[_KeyedReflection(guard, Refusals(metrics))],
+            interceptors=[_KeyedReflection(guard, Refusals(metrics), self._patience)],
             options=_OPTIONS,
             maximum_concurrent_rpcs=CALLS_MAX,
         )
-        self._server.add_generic_rpc_handlers([self._calls.handlers()])
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server.add_generic_rpc_handlers([self._calls.handlers(), self._health.handlers()])
         reflection.enable_server_reflection(
             (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
         self.port: Final = self._bind(host, port, credentials)
+        self._patience.start()
+        self._health.start()
         self._server.start()
         _LOG.info("serving", front="grpc", host=host, port=self.port, tls=tls is not None)
 
@@ -158,7 +168,7 @@ class RpcServer:
         """Takes no further call, and has those that are open end soon; does not wait."""
         with self._lock:
             if self._stopped is None:
-                self._health.enter_graceful_shutdown()
+                self._health.begin_stop()
                 self._stopped = self._server.stop(self._drain_seconds)
                 self._streams.stop()
 
@@ -167,10 +177,12 @@ class RpcServer:
         self.begin_stop()
         assert self._stopped is not None
         self._stopped.wait(self._drain_seconds + 1)
+        self._patience.stop()
         self._pool.shutdown(wait=False)
 
     def _bind(self, host: str, port: int, credentials: Any) -> int:
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        name = host.strip("[]")
+        address = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
         try:
             if credentials is None:
                 return int(self._server.add_insecure_port(address))
@@ -193,15 +205,16 @@ class _Calls:
         streams: Streams,
         metrics: Metrics,
         *,
-        taking: RateLimiter,
-        asking: RateLimiter,
+        reception: Reception,
+        patience: Patience,
     ) -> None:
         self._guard = guard
         self._desk = desk
         self._streams = streams
         self._refusals = Refusals(metrics)
-        self._taking = taking
-        self._asking = asking
+        self._taking = reception.taking
+        self._asking = reception.asking
+        self._patience = patience
         self._counts = Counter(
             "grpc_calls",
             "Calls by method and status.",
@@ -224,7 +237,8 @@ class _Calls:
         """A call with one request."""
         with self._under_way(name, context) as call:
             call.caller = self._guard.admit(Visitor.of(context), method.scope, self._asking).name
-            asked = parsed(method.request, next(requests, None))
+            messages = self._patience.messages(requests, context)
+            asked = parsed(method.request, next(messages, None))
             if asked is None:
                 name_of_message = method.request.DESCRIPTOR.full_name
                 raise InvalidPlanError(f"Expected a message {name_of_message}, found none.")
@@ -238,7 +252,8 @@ class _Calls:
             visitor = Visitor.of(context)
             before = partial(self._guard.admit, visitor, Scope.INGEST, self._taking)
             call.caller = before().name
-            with self._streams.opened(requests, before) as stream:
+            messages = self._patience.messages(requests, context)
+            with self._streams.opened(messages, before) as stream:
                 if not context.add_callback(stream.end):
                     return
                 for report in stream.reports():
@@ -282,49 +297,16 @@ class _Call:
     caller: str | None = None
 
 
-class _Health(health.HealthServicer):  # type: ignore[misc]
-    """Health by name: of the process for "", and of the service whether it can write now.
-
-    Guarantee: at most one proof starts in `READY_SECONDS`, because a proof writes durably and the
-    probe asks for no key.
-    """
-
-    def __init__(self, app: App, *, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__()
-        self._app = app
-        self._clock = clock
-        self._proof = threading.Lock()
-        self._known_until = -float("inf")
-        self.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-
-    def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method.
-        """The health of a service."""
-        if request.service == SERVICE:
-            with self._proof:
-                if self._clock() >= self._known_until:
-                    self.set(SERVICE, self._proven())
-                    self._known_until = self._clock() + READY_SECONDS
-        return super().Check(request, context)
-
-    def _proven(self) -> Any:
-        """Why it cannot write is for the operator's log alone: it may name files."""
-        try:
-            self._app.check_ready()
-        except DpdauError as error:
-            _LOG.error("not ready", code=error.code, detail=error.message)
-            return health_pb2.HealthCheckResponse.NOT_SERVING
-        return health_pb2.HealthCheckResponse.SERVING
-
-
 class _KeyedReflection(grpc.ServerInterceptor):  # type: ignore[misc]
     """Asks for a key, of any scope, before reflection: its streams would hold all threads.
 
     The library calls `intercept_service` before a message is read.
     """
 
-    def __init__(self, guard: Guard, refusals: Refusals) -> None:
+    def __init__(self, guard: Guard, refusals: Refusals, patience: Patience) -> None:
         self._guard = guard
         self._refusals = refusals
+        self._patience = patience
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """The handler of a call."""
@@ -338,7 +320,8 @@ class _KeyedReflection(grpc.ServerInterceptor):  # type: ignore[misc]
                 self._guard.caller(key_of(details.invocation_metadata))
             except DpdauError as error:
                 _refuse(context, self._refusals.of(error))
-            yield from handler.stream_stream(requests, context)
+            messages = self._patience.messages(requests, context)
+            yield from handler.stream_stream(messages, context)
 
         return grpc.stream_stream_rpc_method_handler(
             behavior, handler.request_deserializer, handler.response_serializer

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ STREAMS_MAX: Final = 16
 """Streams at once: each has two threads."""
 IN_FLIGHT_MAX: Final = 16
 """Requests of one stream that have no reply yet; beyond it, the stream is not read."""
+ROOM_SECONDS_MAX: Final = 30.0
+"""How long a stream waits for room in the queue of the store before it is refused."""
+_LOOK_SECONDS: Final = 0.05
 HELD_BYTES_MAX: Final = 64 << 20
 """Bytes of all requests that have no report yet; decoded they take a few times as much."""
 
@@ -95,7 +99,7 @@ class Stream:
         self._room = room
         self._landed: queue.SimpleQueue[_Landed] = queue.SimpleQueue()
         self._places = threading.Semaphore(IN_FLIGHT_MAX - 1)
-        self._is_ended = False
+        self._ended = threading.Event()
 
     def reports(self) -> Iterator[IngestReport]:
         """The report of each request, once it is durable.
@@ -115,7 +119,7 @@ class Stream:
 
     def end(self) -> None:
         """Ends it: nobody waits for a reply any more."""
-        self._is_ended = True
+        self._ended.set()
         self._places.release()
         self._landed.put(None)
 
@@ -127,7 +131,7 @@ class Stream:
                 self._landed.put(self._submitted(request))
                 del request
                 self._places.acquire()
-                if self._is_ended:
+                if self._ended.is_set():
                     return
             self._landed.put(None)
         except Exception as error:  # noqa: BLE001 - the outermost loop of the stream's thread.
@@ -139,12 +143,22 @@ class Stream:
         self._room.take(size)
         try:
             decoded, batch_id = self._decoded(content)
-            report = self._app.intake.submit(decoded, batch_id=batch_id)
+            report = self._taken(decoded, batch_id)
         except BaseException:
             self._room.give(size)
             raise
         report.add_done_callback(lambda _: self._room.give(size))
         return report
+
+    def _taken(self, decoded: Decoded | DecodedTable, batch_id: str | None) -> Future[IngestReport]:
+        """Hands over events; where the queue is full the stream is slowed down, up to a limit."""
+        until = time.monotonic() + ROOM_SECONDS_MAX
+        while True:
+            try:
+                return self._app.intake.submit(decoded, batch_id=batch_id)
+            except OverloadedError:
+                if time.monotonic() >= until or self._ended.wait(_LOOK_SECONDS):
+                    raise
 
     def _decoded(self, content: bytes) -> tuple[Decoded | DecodedTable, str | None]:
         """The events of one request, and the sender's id of the batch."""

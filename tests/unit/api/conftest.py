@@ -1,7 +1,8 @@
-"""A product and a service over it that a whole file shares, for tests that change nothing."""
+"""A product and a service over it: of one test, or shared by a file whose tests change nothing."""
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -12,6 +13,20 @@ from in_process import service
 from products import product
 
 SMALL_BODY_BYTES = 1000
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[App]:
+    """A product with one declared dimension."""
+    with product(tmp_path, DIMENSIONS="platform") as opened:
+        yield opened
+
+
+@pytest.fixture
+def http(app: App) -> Iterator[httpx.Client]:
+    """A client of a service over it, with the bootstrap key."""
+    with service(app) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from dpdau.api.readiness import READY_SECONDS, Readiness
+from dpdau.api.readiness import ReadinessProbe
+from dpdau.app.readiness import READY_SECONDS, Readiness
 from dpdau.errors import LedgerCorruptError, StoreUnavailableError
 
 
@@ -24,9 +25,9 @@ class Product:
             raise self.error
 
 
-def readiness(product: Any, now: SimpleNamespace) -> Readiness:
+def readiness(product: Any, now: SimpleNamespace) -> ReadinessProbe:
     """Readiness under a clock that stands at `now.seconds`."""
-    return Readiness(product, clock=lambda: now.seconds)
+    return ReadinessProbe(Readiness(product, clock=lambda: now.seconds))
 
 
 def test_many_who_ask_at_once_cause_one_proof() -> None:

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from dpdau.app.gateway import feed_of
 from dpdau.cli.root import run
+from dpdau.cli.session import local_app
+from dpdau.ingest.kafka.messages import NOTHING
 
 
 @pytest.fixture
@@ -50,6 +53,23 @@ def test_an_older_folder_needs_the_option_by_name(
     told = capsys.readouterr().out
     assert f"Erase again: the user of erasure {erasure_id} is in it." in told
     assert "1 entries of the ledger are newer" in told
+    assert "Kafka" not in told
+
+
+@pytest.mark.parametrize("erased", [True, False])
+def test_a_store_that_kafka_feeds_is_read_again_before_erasures_are_repeated(
+    home: Path, capsys: pytest.CaptureFixture[str], erased: bool
+) -> None:
+    """Only where somebody comes back with it, there is something to wait for."""
+    with local_app() as app:
+        feed = {app.keys.source_name(feed_of("dpdau-events")): 1}
+        app.intake.submit_consumed(NOTHING, feed).result()
+    assert 0 == run(["backup", "--all", "--to", "copy"])
+    if erased:
+        assert 0 == run(["erase", "ada"])
+    assert 0 == run(["restore", "copy", "--accept-older-activity"])
+
+    assert erased == ("first `dpdau consume --until-end`" in capsys.readouterr().out)
 
 
 def test_a_backup_goes_to_the_data_directory_unless_told(

@@ -262,6 +262,23 @@ def test_a_single_fault_has_the_same_code_in_both(row: dict[str, Any]) -> None:
         assert expected.events == read.events
 
 
+@pytest.mark.parametrize("ids", [pa.array([7, None, 12]), pa.array([7, None, 12], pa.uint8())])
+@pytest.mark.parametrize("encoded", [True, False])
+def test_integers_beside_metadata_name_the_users_that_they_name_without(
+    ids: pa.Array, encoded: bool
+) -> None:
+    """A user id is its decimal form, whatever other columns there are."""
+    user_id = ids.dictionary_encode() if encoded else ids
+    columns = {"user_id": user_id, "day": pa.array(["2026-02-01"] * 3)}
+    plain = pa.table(columns)
+    beside = pa.table({**columns, "metadata": pa.array([{"days": None}] * 3)})
+    found = [decode_table(one, rules=RULES) for one in (plain, beside)]
+
+    assert ["7", "12"] == [one.user_id for one in found[1].events]
+    assert [one.user_id for one in found[0].events] == [one.user_id for one in found[1].events]
+    assert outcome(found[0])[1] == outcome(found[1])[1]
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_table_with_metadata_is_read_as_the_events_that_it_holds(whole: bool) -> None:
     """Removed days and dimensions inside metadata mean what they mean in JSON."""

@@ -13,6 +13,7 @@ from simulation.ledger_cases import (
     POSTGRES,
     Ticking,
     budget,
+    empty_schema,
     mark_of,
     open_ledger,
     open_month,
@@ -21,10 +22,18 @@ from simulation.ledger_cases import (
     release,
     request,
     spend,
+    sql,
     url_of,
 )
 
 pytestmark = POSTGRES
+
+
+PAST_THE_LOCK = """
+    SET session_replication_role = replica;
+    INSERT INTO entries SELECT seq + 1, kind, ref, digest, hash, digest, at
+    FROM entries ORDER BY seq DESC LIMIT 1
+"""
 
 
 def used_ledger(folder: Path) -> tuple[Ledger, str]:
@@ -88,6 +97,45 @@ def test_a_target_with_a_ledger_is_refused(postgres_url: str, tmp_path: Path) ->
     for url in (postgres_url, url_of(tmp_path)):
         with pytest.raises(InvalidSettingError, match="found one that has a ledger"):
             source.copy(url)
+    source.close()
+
+
+def test_a_source_that_changes_is_not_copied(server: str, tmp_path: Path) -> None:
+    """Where somebody writes past the lock, the copy is refused and leaves no file."""
+    url = empty_schema(server)
+    source = Ledger(url, mark_path=mark_of(tmp_path), clock=Ticking())
+    spend(source, "first")
+    passed: list[int] = []
+
+    def moved(_done: int, _all: int) -> None:
+        if not passed:
+            passed.append(1)
+            sql(url, PAST_THE_LOCK)
+
+    target = tmp_path / "new" / "copy.sqlite"
+    with pytest.raises(LedgerConflictError, match="nobody writes to while it is copied"):
+        source.copy(f"sqlite:///{target}", moved=moved)
+    source.close()
+
+    assert [1] == passed
+    assert [] == list(target.parent.iterdir())
+
+
+def test_a_failed_copy_leaves_no_file(tmp_path: Path) -> None:
+    """A file that was made for it is gone; one that was there is as it was."""
+    source, _ = used_ledger(tmp_path)
+
+    def fail(_done: int, _all: int) -> None:
+        raise LedgerCorruptError("Expected a disk.")
+
+    for place in ("new", "there"):
+        target = tmp_path / place / "copy.sqlite"
+        target.parent.mkdir()
+        if place == "there":
+            target.touch()
+        with pytest.raises(LedgerCorruptError):
+            source.copy(f"sqlite:///{target}", moved=fail)
+        assert (place == "there") == target.exists()
     source.close()
 
 

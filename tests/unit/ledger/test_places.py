@@ -1,6 +1,7 @@
 """Where a ledger is."""
 
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -30,6 +31,17 @@ def test_a_ledger_is_a_file_or_a_database(url: str) -> None:
         ledger_url(url)
 
     assert "s3cret" not in str(no.value)
+
+
+@pytest.mark.parametrize("password", ["p@w0rd", "p@w0/rd", "p@w0:1"])
+def test_reserved_characters_are_percent_encoded(password: str) -> None:
+    """An @ in a password is read where it is encoded; where not, the refusal says how."""
+    encoded = ledger_url(f"postgresql+psycopg://ada:{quote(password, safe='')}@db/ledger")
+    assert (password, "db") == (encoded.password, encoded.host)
+
+    with pytest.raises(InvalidSettingError, match="percent-encoded, as %40 for @") as refused:
+        ledger_url(f"postgresql+psycopg://ada:{password}@db/ledger")
+    assert "w0" not in str(refused.value)
 
 
 def test_a_server_has_no_file() -> None:

@@ -19,6 +19,7 @@ from dpdau.errors import (
 from dpdau.ledger import Ledger, migrate, restore, schema, steps
 from dpdau.ledger.backup import audit_copy
 from dpdau.ledger.engine import Database
+from in_process import captured_logs
 from simulation.ledger_cases import (
     POSTGRES,
     Ticking,
@@ -213,7 +214,7 @@ def test_a_database_that_was_put_back_is_refused(
 
     with pytest.raises(LedgerCorruptError, match="forget what was spent"):
         open_here()
-    with pytest.raises(LedgerCorruptError, match="does not exist"):
+    with pytest.raises(LedgerCorruptError, match="missing tables"):
         ledger.states()
     open_here("another replica")
     with pytest.raises(LedgerCorruptError, match="another history"):
@@ -293,14 +294,54 @@ def test_a_backup_is_a_file_and_is_not_put_back(
 
 
 def test_a_server_that_is_not_there_is_an_outage() -> None:
-    """It says where it looked, without the password."""
+    """The log says where it looked, without the password; a caller hears neither host nor user."""
     url = f"postgresql+psycopg://ada:s3cret@127.0.0.1:{free_port()}/ledger"
     database = Database(url, busy_timeout_seconds=1)
-    with pytest.raises(LedgerUnavailableError, match=r"ada:\*\*\*@127.0.0.1") as gone:
+    with captured_logs() as logs, pytest.raises(LedgerUnavailableError) as gone:
         database.run("states", lambda _: None, write=False)
     database.close()
 
-    assert "s3cret" not in str(gone.value)
+    assert "ada:***@127.0.0.1" in logs.getvalue()
+    assert "s3cret" not in logs.getvalue()
+    for word in ("s3cret", "ada", "127.0.0.1"):
+        assert word not in f"{gone.value} {gone.value.facts}"
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["sslmod=require", "sslmode=banana", "connect_timeout=abc", "keepalives_idle=banana"],
+)
+def test_a_wrong_option_is_a_wrong_setting(option: str) -> None:
+    """Whether its name is unknown or its value cannot be: one error, which repeats neither."""
+    url = f"postgresql+psycopg://ada:s3cret@127.0.0.1:{free_port()}/ledger?{option}"
+
+    def connect() -> None:
+        Database(url, busy_timeout_seconds=1).run("states", lambda _: None, write=False)
+
+    with captured_logs(), pytest.raises(InvalidSettingError, match="options of libpq") as wrong:
+        connect()
+
+    assert option.split("=")[1] not in str(wrong.value)
+
+
+def test_a_server_that_goes_silent_counts_as_gone(server: str) -> None:
+    """A connection asks whether the other side is there; what the URL says comes first."""
+    found = []
+    for more in ("", "?keepalives_idle=7"):
+        database = Database(server + more, busy_timeout_seconds=1, statement_timeout_seconds=2)
+        found.append(database.run("step", connection_options, schema=True))
+        database.close()
+
+    assert [("30", "60000", "2s"), ("7", "60000", "2s")] == found
+
+
+def connection_options(connection: Connection) -> tuple[str, ...]:
+    """After how many seconds it asks, how long it waits, and how long it may stand still."""
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    options = driver.info.get_parameters()
+    idle = connection.execute(text("SHOW idle_in_transaction_session_timeout")).scalar_one()
+    return options["keepalives_idle"], options["tcp_user_timeout"], str(idle)
 
 
 def test_a_missing_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,17 @@ def test_a_removal_may_name_several_days() -> None:
     assert list(expected.events) == found_in(listed(events))[0]
 
 
+def test_a_text_of_days_means_among_many_what_it_means_alone() -> None:
+    """Metadata may hold `days` as a text, as it may in JSON, where it is rejected."""
+    one = v1.Event(user_id="u1", op=v1.OP_REMOVE, metadata={"days": DAY.isoformat()})
+    written = {"user_id": "u1", "op": "-", "metadata": {"days": DAY.isoformat()}}
+    for copies in (1, MANY):
+        expected = decode_objects([written] * copies, rules=RULES)
+        request = v1.IngestRequest(list=v1.EventList(events=[one] * copies))
+        assert (list(expected.events), list(expected.rejected)) == found_in(request)
+        assert copies == len(expected.rejected)
+
+
 @pytest.mark.parametrize("user", ["u1", "é"])
 def test_columns_are_read_as_events_are(user: str) -> None:
     """Columns give what the same events give, by both of their readers."""

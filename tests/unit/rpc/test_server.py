@@ -2,7 +2,9 @@
 
 import datetime as dt
 import json
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -19,11 +21,14 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from prometheus_client import generate_latest
 
 from dpdau import __version__
-from dpdau.app import App
+from dpdau.app import App, readiness
+from dpdau.app.reception import Reception
 from dpdau.domain import Scope
 from dpdau.errors import OUTCOMES, DpdauError, InvalidSettingError, StoreUnavailableError
+from dpdau.rpc import health
 from dpdau.rpc import server as rpc
 from dpdau.rpc.methods import METHODS, SERVICE
+from dpdau.rpc.patience import Patience
 from dpdau.rpc.problems import Refusals
 from dpdau.rpc.server import MESSAGE_BYTES_MAX, RpcServer, Tls
 from dpdau.rpc.v1 import dpdau_pb2 as v1
@@ -31,9 +36,10 @@ from dpdau.rpc.v1.dpdau_pb2_grpc import DpdauStub
 from dpdau.telemetry import Metrics
 from in_process import captured_logs, service
 from products import API_KEY, DAY, event, product
-from rpc_service import KEY, listed, problem_of, rpc_server, rpc_service
+from rpc_service import KEY, Sender, listed, problem_of, rpc_server, rpc_service
 
 CANARY = "canary-user-8d1f33c0"
+SECONDS_MAX = 30.0
 SCOPES = {"Ingest": Scope.INGEST} | {name: one.scope for name, one in METHODS.items()}
 ASKED = v1.ReleaseRequest(metric="dau", day=DAY.isoformat())
 
@@ -186,7 +192,7 @@ def test_rates_are_limited(app: App) -> None:
 
 def test_health_follows_the_store(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process is healthy; the service is, while it can write. No key is asked for."""
-    monkeypatch.setattr(rpc, "READY_SECONDS", 0.0)
+    monkeypatch.setattr(readiness, "READY_SECONDS", 0.0)
     status = health_pb2.HealthCheckResponse
     with rpc_server(app) as (_, made):
         probe = HealthStub(made)
@@ -201,6 +207,109 @@ def test_health_follows_the_store(app: App, monkeypatch: pytest.MonkeyPatch) -> 
 
         monkeypatch.setattr(app, "check_ready", refuse)
         assert (status.SERVING, status.NOT_SERVING) == (found(""), found(SERVICE))
+
+
+def test_a_watcher_hears_of_changes_and_of_the_stop(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First how it is, then each change; at the stop that it serves no more, and the end."""
+    monkeypatch.setattr(readiness, "READY_SECONDS", 0.0)
+    monkeypatch.setattr(health, "WATCH_SECONDS", 0.01)
+    status = health_pb2.HealthCheckResponse
+    is_broken = threading.Event()
+
+    def prove() -> None:
+        if is_broken.is_set():
+            raise StoreUnavailableError("Expected a disk.")
+
+    monkeypatch.setattr(app, "check_ready", prove)
+    with rpc_server(app) as (server, made):
+        asked = health_pb2.HealthCheckRequest(service=SERVICE)
+        told = HealthStub(made).Watch(asked, timeout=SECONDS_MAX)
+        heard = [next(told).status]
+        is_broken.set()
+        heard.append(next(told).status)
+        is_broken.clear()
+        heard.append(next(told).status)
+        server.begin_stop()
+        heard += [one.status for one in told]
+
+    up, down = status.SERVING, status.NOT_SERVING
+    assert [up, down, up, down] == heard
+
+
+def test_watchers_hold_no_thread(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More watchers than the pool has threads, and the service answers; too many are refused."""
+    monkeypatch.setattr(health, "WATCHERS_MAX", 40)
+    with rpc_server(app) as (_, made):
+        probe = HealthStub(made)
+        asked = health_pb2.HealthCheckRequest()
+        open_ones = [probe.Watch(asked, timeout=SECONDS_MAX) for _ in range(40)]
+        assert {health_pb2.HealthCheckResponse.SERVING} == {next(one).status for one in open_ones}
+        assert DpdauStub(made).Version(v1.VersionRequest(), metadata=KEY, timeout=SECONDS_MAX)
+        with pytest.raises(grpc.RpcError) as refused:
+            next(probe.Watch(asked, timeout=SECONDS_MAX))
+        for one in open_ones:
+            one.cancel()
+
+    assert grpc.StatusCode.RESOURCE_EXHAUSTED == refused.value.code()
+
+
+def test_an_unknown_service_has_no_health(channel: grpc.Channel) -> None:
+    """A check of it is refused; a watcher is told so, as the protocol says."""
+    probe, asked = HealthStub(channel), health_pb2.HealthCheckRequest(service="other")
+    with pytest.raises(grpc.RpcError) as refused:
+        probe.Check(asked)
+    watching = probe.Watch(asked, timeout=SECONDS_MAX)
+
+    assert grpc.StatusCode.NOT_FOUND == refused.value.code()
+    assert health_pb2.HealthCheckResponse.SERVICE_UNKNOWN == next(watching).status
+    watching.cancel()
+
+
+@pytest.mark.parametrize("method", [f"/{SERVICE}/Version", "/grpc.health.v1.Health/Check"])
+def test_a_call_that_says_nothing_is_ended(
+    app: App, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """More of them than the pool has threads end by themselves, and then others are served."""
+    patience = partial(Patience, 0.1)
+    monkeypatch.setattr(rpc, "Patience", patience)
+    with rpc_server(app) as (_, made):
+        silent = Sender()
+        calls = [
+            made.stream_stream(method)(iter(silent), metadata=KEY, timeout=SECONDS_MAX)
+            for _ in range(40)
+        ]
+        codes = {one.code() for one in calls}
+        assert DpdauStub(made).Version(v1.VersionRequest(), metadata=KEY, timeout=SECONDS_MAX)
+        for _ in calls:
+            silent.queue.put(None)
+
+    assert {grpc.StatusCode.CANCELLED} == codes
+
+
+def test_both_fronts_share_the_window(app: App) -> None:
+    """What was asked over HTTP counts for gRPC too: one window for the address and the key."""
+    reception = Reception.of(app, rate_limit="2/hour")
+    with service(app, reception=reception) as http, rpc_service(app, reception=reception) as stub:
+        assert 200 == http.get("/version").status_code
+        assert "dpdau" == stub.Version(v1.VersionRequest(), metadata=KEY).name
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.Version(v1.VersionRequest(), metadata=KEY)
+        assert 429 == http.get("/version").status_code
+
+    assert "rate_limited" == problem_of(refused.value)["code"]
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_ipv6_host_is_bound(app: App, host: str) -> None:
+    """With brackets or without."""
+    made = RpcServer(app, host=host, port=0)
+    try:
+        with grpc.insecure_channel(f"[::1]:{made.port}") as six:
+            assert DpdauStub(six).Version(v1.VersionRequest(), metadata=KEY, timeout=SECONDS_MAX)
+    finally:
+        made.close()
 
 
 def test_reflection_asks_for_a_key(channel: grpc.Channel) -> None:

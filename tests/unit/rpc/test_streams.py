@@ -1,9 +1,9 @@
 """Streams of batches: in order, durable before the reply, bounded, and ended in good order."""
 
-import queue
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -16,20 +16,9 @@ from dpdau.rpc import streams
 from dpdau.rpc.streams import IN_FLIGHT_MAX, Room
 from dpdau.rpc.v1.dpdau_pb2_grpc import DpdauStub
 from products import DAY, event, product
-from rpc_service import KEY, listed, problem_of, rpc_server, rpc_service
+from rpc_service import KEY, Sender, listed, problem_of, rpc_server, rpc_service
 
 SECONDS_MAX = 30.0
-
-
-class Sender:
-    """Requests of a stream that are sent when the test says so."""
-
-    def __init__(self) -> None:
-        self.queue: queue.SimpleQueue[object] = queue.SimpleQueue()
-
-    def __iter__(self) -> Iterator[object]:
-        while (one := self.queue.get()) is not None:
-            yield one
 
 
 @pytest.fixture
@@ -143,17 +132,37 @@ def test_too_many_streams_are_refused(app: App, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_full_queue_is_told(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the queue of the store refuses ends the stream with the time to wait."""
+    """What the queue of the store goes on to refuse ends the stream with the time to wait."""
 
     def refuse(*_: object, **__: object) -> None:
         raise OverloadedError("Expected room.", retry_after_seconds=7)
 
     monkeypatch.setattr(app.intake, "submit", refuse)
+    monkeypatch.setattr(streams, "ROOM_SECONDS_MAX", 0.0)
     with rpc_service(app) as stub, pytest.raises(grpc.RpcError) as refused:
         next(stub.Ingest(iter([listed([event("u1")])]), metadata=KEY))
 
     assert grpc.StatusCode.RESOURCE_EXHAUSTED == refused.value.code()
     assert "7000" == dict(refused.value.trailing_metadata())["grpc-retry-pushback-ms"]
+
+
+def test_a_full_queue_slows_a_stream(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What there is no room for waits until there is some, and is taken once."""
+    submit, refused = app.intake.submit, []
+
+    def full_at_first(*given: Any, **options: Any) -> Any:
+        if len(refused) < 3:
+            refused.append(1)
+            raise OverloadedError("Expected room.", retry_after_seconds=7)
+        return submit(*given, **options)
+
+    monkeypatch.setattr(app.intake, "submit", full_at_first)
+    with rpc_service(app) as stub:
+        sent = iter([listed([event("u1")]), listed([event("u2")])])
+        found = [one.accepted for one in stub.Ingest(sent, metadata=KEY, timeout=SECONDS_MAX)]
+
+    assert [1, 1] == found
+    assert 3 == len(refused)
 
 
 def test_a_stop_ends_streams_after_their_replies(app: App) -> None:

@@ -1,0 +1,93 @@
+"""Whether the service can write, for probes that anybody may ask as often as they like."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from dpdau.errors import DpdauError
+from dpdau.telemetry import log
+
+READY_SECONDS: Final = 1.0
+PROOF_SECONDS_MAX: Final = 10.0
+"""A proof that takes longer is none: the service is not ready until it ends."""
+WAITING_MAX: Final = 4
+"""Who may wait for the first proof of all; others hear that the service is not ready."""
+_LOG = log("app")
+
+
+class Provable(Protocol):
+    """What can prove that it writes."""
+
+    def check_ready(self) -> None:
+        """Raises where it cannot."""
+
+
+class Readiness:
+    """Proves that the product can write, and remembers the outcome for `READY_SECONDS`.
+
+    Guarantee: however many ask at once, and through whichever front, one proof runs at a time and
+    at most one starts in `READY_SECONDS`, because a proof writes durably and the probe asks for no
+    key. While it runs, others have the answer before it, and at most `WAITING_MAX` wait.
+
+    Args:
+        product: What proves itself.
+        clock: Seconds that never go back.
+    """
+
+    def __init__(self, product: Provable, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._product = product
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._known: bool | None = None
+        self._known_until = -float("inf")
+        self._proving_since: float | None = None
+        self._waiting = 0
+
+    def known(self) -> bool | None:
+        """What can be said without a proof and without a wait; None asks for `check`."""
+        with self._changed:
+            return self._answer()
+
+    def check(self) -> bool:
+        """Whether the store and the ledger could write a moment ago."""
+        with self._changed:
+            answer = self._answer()
+            if answer is not None:
+                return answer
+            if self._proving_since is not None:
+                return self._first_answer()
+            self._proving_since = self._clock()
+        is_ready = False
+        try:
+            is_ready = self._prove()
+        finally:
+            with self._changed:
+                self._known, self._proving_since = is_ready, None
+                self._known_until = self._clock() + READY_SECONDS
+                self._changed.notify_all()
+        return is_ready
+
+    def _answer(self) -> bool | None:
+        now, since = self._clock(), self._proving_since
+        if since is not None and now - since > PROOF_SECONDS_MAX:
+            return False
+        return self._known if since is not None or now < self._known_until else None
+
+    def _first_answer(self) -> bool:
+        """The outcome of the first proof, which runs; under the lock, which the wait gives back."""
+        if self._waiting >= WAITING_MAX:
+            return False
+        self._waiting += 1
+        self._changed.wait_for(lambda: self._proving_since is None, PROOF_SECONDS_MAX)
+        self._waiting -= 1
+        return bool(self._known)
+
+    def _prove(self) -> bool:
+        """Why it cannot write is for the operator's log alone: it may name files."""
+        try:
+            self._product.check_ready()
+        except DpdauError as error:
+            _LOG.error("not ready", code=error.code, detail=error.message)
+            return False
+        return True
