@@ -1,10 +1,14 @@
 """Events in Kafka topics for tests."""
 
 import json
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from components import START_SECONDS
 
 QUICK = "session.timeout.ms=3000,heartbeat.interval.ms=200"
 """A member that died is noticed soon, and one that joins waits less."""
@@ -44,3 +48,26 @@ def messages_of(address: str, topic: str, partitions: int = 1) -> list[Any]:
         ended += sum(one.error() is not None for one in some)
     consumer.close()
     return found
+
+
+def delete_before(address: str, topic: str, offset: int) -> None:
+    """Deletes the messages of the first partition that are before a place, as retention does."""
+    admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
+    for one in admin.delete_records([TopicPartition(topic, 0, offset)]).values():
+        one.result(START_SECONDS)
+
+
+def delete_topic(address: str, topic: str) -> None:
+    """Deletes a topic, and waits until the broker knows none of that name."""
+    admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
+    for one in admin.delete_topics([topic]).values():
+        one.result(START_SECONDS)
+    until(lambda: topic not in admin.list_topics(timeout=START_SECONDS).topics)
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Returns once a condition holds."""
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it does not come"
+        time.sleep(0.02)

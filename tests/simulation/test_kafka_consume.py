@@ -1,18 +1,17 @@
 """Events through a small Kafka-protocol broker: into the store once each, or out with a reason."""
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from components import free_port, kafka_protocol_broker, make_topics
 from dpdau.app import App
-from dpdau.app.consuming import Consumption, Standing
-from dpdau.errors import StoreUnavailableError
+from dpdau.app.consuming import Consumption, Standing, broker_of
+from dpdau.errors import StoreUnavailableError, TopicMismatchError
 from in_process import service
-from kafka_topics import QUICK, messages_of, produce, send
+from kafka_topics import QUICK, delete_topic, messages_of, produce, send, until
 from products import DAY, event, product
 from streams import counts, recount, stream
 
@@ -39,14 +38,6 @@ def settings(address: str, request: pytest.FixtureRequest) -> dict[str, object]:
         "KAFKA_GROUP": name,
         "KAFKA_OPTIONS": QUICK,
     }
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Returns once a condition holds."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it does not come"
-        time.sleep(0.02)
 
 
 def consumed(app: App, workers: int = 1) -> Standing:
@@ -150,6 +141,26 @@ def test_a_store_that_cannot_write_loses_nothing(
     )
     assert left[0] < 0
     assert recount(rows) == counts(tmp_path / "data")
+
+
+def test_a_topic_that_is_made_again_is_another_one(
+    settings: dict[str, object], address: str, tmp_path: Path
+) -> None:
+    """The store knows which topic it was fed by, and refuses another one under its name."""
+    topic = str(settings["KAFKA_TOPIC"])
+    with product(tmp_path, **settings) as app:
+        consumption, broker = Consumption(app), broker_of(app.settings)
+        known = broker.topic_id(timeout_seconds=PATIENCE_SECONDS)
+        assert known is not None
+        consumption.members.claims.require_topic(known)
+        consumption.members.claims.require_topic(known)
+        delete_topic(address, topic)
+        make_topics(address, {topic: PARTITIONS})
+        consumption.start()
+        until(lambda: consumption.members.failure is not None)
+        consumption.close()
+
+    assert isinstance(consumption.members.failure, TopicMismatchError)
 
 
 def test_a_broker_that_is_away_is_a_503(tmp_path: Path) -> None:

@@ -11,17 +11,15 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from components import kafka_server, make_topics
+from components import Kafka, make_topics
 from dpdau.app.consuming import Consumption
 from dpdau.domain import Metric
 from in_process import service
-from kafka_topics import produce
+from kafka_topics import produce, until
 from products import DAY, product, send
 from streams import counts, recount, stream
 
@@ -75,11 +73,10 @@ main()
 """
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+@pytest.fixture
+def address(kafka: Kafka) -> str:
     """Apache Kafka, one node."""
-    with kafka_server() as found:
-        yield found
+    return kafka.address
 
 
 def test_kills_lose_nothing_and_double_nothing(address: str, tmp_path: Path) -> None:
@@ -112,7 +109,7 @@ def test_sigterm_ends_what_is_in_flight_and_leaves(address: str, tmp_path: Path)
     with subprocess.Popen(
         command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True
     ) as running:
-        _until(lambda: (tmp_path / "data" / "activity" / "manifest.sqlite").exists())
+        until(lambda: (tmp_path / "data" / "activity" / "manifest.sqlite").exists())
         running.send_signal(signal.SIGTERM)
         told, _ = running.communicate(timeout=PATIENCE_SECONDS)
     first = json.loads(told)
@@ -151,43 +148,16 @@ def test_members_that_come_and_go_apply_each_event_once(
                 consumption.members.remove()
             members += 1 if grows else -1
             enough = min(before, 0.95 * len(rows))
-            _until(lambda enough=enough: consumption.standing().report.received > enough)
+            until(lambda enough=enough: consumption.standing().report.received > enough)
             moved += consumption.standing().report.received < len(rows)
         sending.join()
-        _until(lambda: consumption.standing().report.received >= len(rows))
+        until(lambda: consumption.standing().report.received >= len(rows))
         consumption.close()
         report = consumption.standing().report
 
     assert (len(rows), len(rows), 0) == (report.received, report.accepted, report.duplicate)
     assert moved > 2, f"seed {SEED}: the stream was over before the members moved"
     assert recount(rows) == counts(tmp_path / "data")
-
-
-def test_what_was_deleted_before_it_was_read_is_passed_over(address: str, tmp_path: Path) -> None:
-    """Where the broker no longer has the next message, what it still has is taken."""
-    from confluent_kafka import TopicPartition
-    from confluent_kafka.admin import AdminClient
-
-    rows = stream(SEED + 3, 900)
-    make_topics(address, {"gap": 1, "gap-dead": 1})
-    settings = {"KAFKA_BOOTSTRAP_SERVERS": address, "KAFKA_TOPIC": "gap", "KAFKA_OPTIONS": OPTIONS}
-    found = []
-    for part in (rows[:300], rows[300:]):
-        produce(address, "gap", part)
-        if found:
-            places = [TopicPartition("gap", 0, 600)]
-            admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
-            for one in admin.delete_records(places).values():
-                one.result(PATIENCE_SECONDS)
-        with product(tmp_path, **settings) as app:
-            consumption = Consumption(app)
-            consumption.start()
-            _until(lambda consumption=consumption: consumption.is_at_end)
-            consumption.close()
-            found.append(consumption.standing().report.accepted)
-
-    assert [300, 300] == found
-    assert recount([*rows[:300], *rows[600:]]) == counts(tmp_path / "data")
 
 
 def test_events_through_kafka_count_as_those_sent_directly(address: str, tmp_path: Path) -> None:
@@ -216,7 +186,7 @@ def test_events_through_kafka_count_as_those_sent_directly(address: str, tmp_pat
     with product(tmp_path / "store", **through_kafka) as store:
         consumption = Consumption(store, workers=2)
         consumption.start()
-        _until(lambda: consumption.is_at_end)
+        until(lambda: consumption.is_at_end)
         consumption.close()
         report = consumption.standing().report
         erased = store.erase("u1")
@@ -260,11 +230,3 @@ def _environment(address: str, folder: Path, topic: str) -> dict[str, str]:
         "KAFKA_GROUP": topic,
         "KAFKA_OPTIONS": OPTIONS,
     }
-
-
-def _until(condition: "object") -> None:
-    """Returns once a condition holds."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it does not come"
-        time.sleep(0.02)

@@ -1,22 +1,26 @@
 """Events from Kafka into the store of this process, exactly once."""
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from dpdau.app.gateway import feed_of
+from dpdau.app.gateway import READS_AGAIN, feed_of
+from dpdau.errors import BrokerUnavailableError, DpdauError
 from dpdau.ingest.batch import IngestReport
-from dpdau.ingest.event import Decoded
 from dpdau.ingest.kafka.broker import Broker
 from dpdau.ingest.kafka.claims import Claims
 from dpdau.ingest.kafka.members import Members
+from dpdau.ingest.kafka.messages import NOTHING
 from dpdau.settings import Settings
+from dpdau.telemetry import log
 
 if TYPE_CHECKING:
     from dpdau.app.product import App
 
 __all__ = ["Consumption", "Standing", "broker_of", "coarse"]
 
+_LOG = log("kafka")
 LAG_STEPS_SECONDS: Final = (10, 30, 60, 300, 900, 3_600, 6 * 3_600, 86_400, 7 * 86_400)
 """What is told of a lag."""
 
@@ -59,12 +63,15 @@ class Standing:
         partitions: How many partitions are read here.
         lag_seconds: How far the last one is behind, coarsely.
         trouble: What is away, as a code, or None.
+        lost: How many places were passed over since the start, because what was there was deleted
+            before it was read.
     """
 
     report: IngestReport
     partitions: int
     lag_seconds: int
     trouble: str | None
+    lost: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """All fields, the report as counts."""
@@ -74,6 +81,7 @@ class Standing:
             "partitions": self.partitions,
             "lag_seconds": self.lag_seconds,
             "trouble": self.trouble,
+            "lost": self.lost,
         }
 
 
@@ -83,6 +91,7 @@ class Consumption:
     Args:
         app: Where events go; its directory is this process's alone.
         workers: How many members.
+        accept_gap: Passes over messages that were deleted before they were read; else it ends.
 
     Guarantee: activity and offsets are one commit, so each message is applied once, whatever dies
     when. See `Claims`.
@@ -91,35 +100,48 @@ class Consumption:
         InvalidSettingError: As `broker_of`, or the library is missing.
     """
 
-    def __init__(self, app: "App", *, workers: int = 1) -> None:
+    def __init__(self, app: "App", *, workers: int = 1, accept_gap: bool = False) -> None:
         broker = broker_of(app.settings)
         self._topic = broker.topic
-        self._intake = app.intake
         self._keys = app.keys
         self._metrics = app.metrics
         self._workers = workers
         self._lock = threading.Lock()
         self._report = IngestReport()
         self._lags: dict[int, int] = {}
+        self._lost = 0
+        self._intake = app.intake
+        self._reads_again = False
         self.members = Members(
             broker,
             claims=Claims(
-                submit=app.intake.submit_consumed, offset=app.intake.offset, source=self._source
+                submit=app.intake.submit_consumed,
+                offset=app.intake.offset,
+                source=self._source,
+                feed=app.keys.source_name(feed_of(broker.topic)),
             ),
             rules=app.rules,
             listener=self,
             clock=app.calendar.clock,
+            accept_gap=accept_gap,
         )
 
     def start(self) -> None:
-        """Notes in the store that it is fed, and has the members join.
+        """Notes in the store that it is fed, and has the members join; warns of a restored store.
 
         Raises:
             InvalidSettingError: The library is missing or refuses an option.
             StoreUnavailableError: The store cannot be written.
         """
-        feed = {self._keys.source_name(feed_of(self._topic)): 1}
-        self._intake.submit_consumed(Decoded((), (), 0), feed).result()
+        self.members.claims.note_feed()
+        self._intake.fed_by(self.check_ready)
+        self._reads_again = self._intake.offset(READS_AGAIN) is not None
+        if self._reads_again:
+            _LOG.warning(
+                "kafka_reads_again",
+                detail="The store was restored: users of erasures since its backup come back until "
+                "all is read again. Erase them then, as `dpdau restore` listed.",
+            )
         for _ in range(self._workers):
             self.members.add()
 
@@ -133,8 +155,21 @@ class Consumption:
             raise self.members.failure
         with self._lock:
             report, lag = self._report, max(self._lags.values(), default=0)
+            lost = self._lost
         trouble = self.members.health.trouble
-        return Standing(report, self.members.claims.count, lag, trouble)
+        return Standing(report, self.members.claims.count, lag, trouble, lost)
+
+    def check_ready(self) -> None:
+        """Proves that consuming goes on, or waits for brokers that are away; for `/readyz`.
+
+        Raises:
+            DpdauError: What ended it; only a new start goes on.
+        """
+        failure = self.members.failure
+        if isinstance(failure, DpdauError):
+            raise failure
+        if failure is not None:
+            raise BrokerUnavailableError("Expected consuming to go on, found that a bug ended it.")
 
     @property
     def is_at_end(self) -> bool:
@@ -147,12 +182,30 @@ class Consumption:
             self._report += replace(report, rejected=())
 
     def behind(self, partition: int, seconds: float) -> None:
-        """See `Listener.behind`."""
+        """See `Listener.behind`; where a restored store has read all again, it says so."""
         lag = coarse(seconds)
         with self._lock:
             self._lags[partition] = lag
-        if self._metrics is not None:
-            self._metrics.kafka_lag.labels(self._topic, str(partition)).set(lag)
+            if self._metrics is not None:
+                self._metrics.kafka_lag.labels(self._topic, str(partition)).set(lag)
+
+        if self._reads_again and lag == 0 and self.is_at_end:
+            self._intake.submit_consumed(NOTHING, {READS_AGAIN: -1}).result()
+            self._reads_again = False
+            _LOG.warning("kafka_read_again", detail="All is read again: repeat the erasures now.")
+
+    def gone(self, partitions: Iterable[int]) -> None:
+        """See `Listener.gone`."""
+        with self._lock:
+            known = [one for one in partitions if self._lags.pop(one, None) is not None]
+            if self._metrics is not None:
+                for one in known:
+                    self._metrics.kafka_lag.remove(self._topic, str(one))
+
+    def lost(self, messages: int) -> None:
+        """See `Listener.lost`."""
+        with self._lock:
+            self._lost += messages
 
     def close(self) -> None:
         """Has all members leave, when what they read is durable; may be called twice."""

@@ -48,6 +48,7 @@ class Intake:
         self._keys = keys
         self._calendar = calendar
         self._rules: Rules | None = None
+        self._feeds: list[Callable[[], None]] = []
         self._commits = GroupCommit(
             store,
             pseudonymizer=keys.pseudonymizer,
@@ -98,6 +99,11 @@ class Intake:
         """Has what came from Kafka written to the store, whatever the mode."""
         return self._commits.submit(decoded, offsets=offsets)
 
+    @property
+    def store(self) -> ActivityStore:
+        """Where events go."""
+        return self._store
+
     def offset(self, source: str) -> int | None:
         """The last offset of a source that is stored with its activity, or None."""
         return self._store.offset(source)
@@ -111,10 +117,16 @@ class Intake:
         """Proves that events can be taken now, as far as that is not the store's matter.
 
         Raises:
-            BrokerUnavailableError: Kafka does not answer.
+            DpdauError: Kafka does not answer; or what `fed_by` was told raises.
         """
         if self._producing is not None:
             self._producing.check_ready()
+        for check in self._feeds:
+            check()
+
+    def fed_by(self, check: Callable[[], None]) -> None:
+        """Has `check_ready` ask whoever brings events by itself whether it still does."""
+        self._feeds.append(check)
 
     def alone(self, work: Callable[[], _Answer]) -> _Answer:
         """Does other work on the store, when all events that were taken before are written."""

@@ -33,7 +33,7 @@ def test_the_options_of_kafka_are_hidden(tmp_path: Path) -> None:
 
 
 def test_the_gauge_is_as_coarse(tmp_path: Path) -> None:
-    """The gauge and the standing tell the same lag, the worst one of all partitions."""
+    """The gauge and the standing tell the same lag, the worst one of the partitions read here."""
     pytest.importorskip("confluent_kafka")
     with product(tmp_path, KAFKA_BOOTSTRAP_SERVERS="b:1") as app:
         app.metrics = metrics = Metrics()
@@ -46,4 +46,9 @@ def test_the_gauge_is_as_coarse(tmp_path: Path) -> None:
             metrics.registry.get_sample_value("dpdau_kafka_lag", one) for one in labels
         ]
         assert 60 == consumption.standing().lag_seconds
+        consumption.gone([0, 5])
+        assert [None, 0] == [
+            metrics.registry.get_sample_value("dpdau_kafka_lag", one) for one in labels
+        ]
+        assert 0 == consumption.standing().lag_seconds
         assert 0 == consumption.standing().to_json()["received"]

@@ -47,6 +47,27 @@ def test_a_month_is_not_opened_by_a_gateway(tmp_path: Path) -> None:
         app.open_month("2026-03")
 
 
+def test_a_gateway_writes_down_no_erasure(tmp_path: Path) -> None:
+    """What it refuses is not on record as an erasure: a restore would have it repeated."""
+    with product(tmp_path, **settings()) as app:
+        with pytest.raises(StoreUnavailableError, match="consumes"):
+            app.erase("ada")
+        actions = [one.action for one in app.ledger.audit_log()]
+
+    assert "erase" not in actions
+
+
+def test_a_month_is_not_given_up_by_a_gateway(tmp_path: Path) -> None:
+    """The ledger is left as it was: what is kept of the month is where the activity is."""
+    with product(tmp_path, RELEASE_POLICY="plan") as app:
+        app.open_month("2026-03")
+    with product(tmp_path, **settings(), RELEASE_POLICY="plan") as app:
+        with pytest.raises(StoreUnavailableError, match="consumes"):
+            app.abandon_month("2026-03", reason="test")
+
+        assert not app.month("2026-03").abandoned
+
+
 def test_a_store_that_was_fed_answers(tmp_path: Path) -> None:
     """Where events were consumed, every verb is as anywhere else."""
     with product(tmp_path, **settings()) as app:

@@ -45,6 +45,10 @@ _PRODUCER_FIXED: Final = {
     # The one that other clients use: the same key, the same partition.
     "partitioner": "murmur2_random",
 }
+_REFUSALS: Final = {
+    "_AUTHENTICATION": "that they refuse this user or password",
+    "_SSL": "that the two sides do not trust each other: the wrong ssl.ca.location, or no TLS",
+}
 _COMMON_FIXED: Final = frozenset({"bootstrap.servers", "group.id", "log_level"})
 _UNSAFE: Final = {
     # Other names of what is set here.
@@ -55,6 +59,8 @@ _UNSAFE: Final = {
     "delivery.report.only.error",
     "transactional.id",
 }
+_TOPIC_ID_BITS: Final = 2**61 - 1
+_TOPIC_ID_FLOOR: Final = 2**61
 _NOT_OPTIONS: Final = _COMMON_FIXED | _CONSUMER_FIXED.keys() | _PRODUCER_FIXED.keys() | _UNSAFE
 
 
@@ -125,6 +131,33 @@ class Broker:
         made: Producer = self._made(library().Producer, config, on_error)
         return made
 
+    def topic_id(self, *, timeout_seconds: float) -> int | None:
+        """Which topic is there under the name, as a number; None where the broker does not say.
+
+        Guarantee: a topic that is deleted and made again has another one.
+
+        Raises:
+            BrokerUnavailableError: The broker does not answer.
+        """
+        kafka = library()
+        admin = self._made(_admin_client(), dict(self.options), lambda _error: None)
+        try:
+            (told,) = admin.describe_topics(
+                kafka.TopicCollection([self.topic]), request_timeout=timeout_seconds
+            ).values()
+            found = told.result(timeout_seconds).topic_id
+        except kafka.KafkaException as error:
+            if error.args[0].code() == kafka.KafkaError._UNSUPPORTED_FEATURE:
+                return None
+            raise unreachable("say which topic it has", error.args[0].name()) from None
+        except TimeoutError:
+            raise unreachable("say which topic it has", "no answer in time") from None
+        if found is None:
+            return None
+        bits = found.get_most_significant_bits() ^ found.get_least_significant_bits()
+        # Low numbers are left for notes that are no id.
+        return (bits & _TOPIC_ID_BITS) | _TOPIC_ID_FLOOR if bits else None
+
     def _made(
         self, client: Any, config: dict[str, Any], on_error: "Callable[[KafkaError], None]"
     ) -> Any:
@@ -144,6 +177,13 @@ class Broker:
             ) from None
 
 
+def _admin_client() -> Any:
+    """The client that asks about topics."""
+    from confluent_kafka.admin import AdminClient
+
+    return AdminClient
+
+
 def library() -> Any:
     """The library.
 
@@ -161,7 +201,8 @@ def library() -> Any:
 
 def unreachable(what: str, why: str) -> BrokerUnavailableError:
     """The error of a broker that did not do what it was asked for."""
-    return BrokerUnavailableError(f"Expected Kafka to {what}, found {why}; retry.", reason=why)
+    found = _REFUSALS.get(why, why)
+    return BrokerUnavailableError(f"Expected Kafka to {what}, found {found}; retry.", reason=why)
 
 
 class Health:
@@ -170,15 +211,46 @@ class Health:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._trouble: str | None = None
+        self._has_answered = False
+        self._refused_by_one: str | None = None
+        self._refused_by_all: str | None = None
 
     @property
     def trouble(self) -> str | None:
         """What is wrong now, as a code; None where all is well."""
         return self._trouble
 
+    @property
+    def refusal(self) -> str | None:
+        """Why no broker has this client, as a code; None once one of them had it, or all are away.
+
+        The wrong password or certificate is a broker's last word only at the start. Later it is a
+        change of them that is under way.
+        """
+        return self._refused_by_all
+
+    def require_taken(self) -> None:
+        """Refuses to wait for brokers that will not have this client.
+
+        Raises:
+            InvalidSettingError: See `refusal`.
+        """
+        if self.refusal is not None:
+            raise InvalidSettingError(
+                f"{_OPTIONS}: expected a certificate and a password that go with the brokers, found"
+                f" {_REFUSALS[self.refusal]}.",
+                setting=_OPTIONS,
+            )
+
     def client_failed(self, error: "KafkaError") -> None:
         """Hears of an error from a client, which goes on trying by itself."""
-        self.failed(error.name())
+        name = error.name()
+        with self._lock:
+            if name in _REFUSALS:
+                self._refused_by_one = name
+            elif name == "_ALL_BROKERS_DOWN" and not self._has_answered:
+                self._refused_by_all = self._refused_by_one
+        self.failed(name)
 
     def failed(self, why: str) -> None:
         """Something is away; only the first one after all was well is told."""
@@ -189,6 +261,7 @@ class Health:
 
     def answered(self) -> None:
         """All is well."""
+        self._has_answered, self._refused_by_all = True, None
         if self._trouble is None:
             return
         with self._lock:

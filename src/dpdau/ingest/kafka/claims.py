@@ -9,16 +9,21 @@ rests on nothing that a broker says.
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, wait
+from typing import Final
 
+from dpdau.errors import TopicMismatchError
 from dpdau.ingest.batch import IngestReport
 from dpdau.ingest.decoded import DecodedTable
 from dpdau.ingest.event import Decoded
-from dpdau.ingest.kafka.messages import Batch
+from dpdau.ingest.kafka.messages import NOTHING, Batch
 
 __all__ = ["Claims", "Submit"]
 
 Submit = Callable[[Decoded | DecodedTable, Mapping[str, int]], "Future[IngestReport]"]
 """Has events written together with the last offset of each source."""
+
+_UNKNOWN_TOPIC: Final = 1
+"""Noted of a topic whose brokers do not say which one it is."""
 
 
 class Claims:
@@ -28,6 +33,7 @@ class Claims:
         submit: Has a batch written, with its offsets.
         offset: The stored offset of a source, or None.
         source: The name of a partition as a source.
+        feed: The name of the topic as a source: its offset is which topic it was.
 
     Guarantee: of each partition, the batches that are written follow one another: each begins
     behind the stored offset, is submitted when the one before it is durable, and is one that the
@@ -40,10 +46,12 @@ class Claims:
         submit: Submit,
         offset: Callable[[str], int | None],
         source: Callable[[int], str],
+        feed: str,
     ) -> None:
         self._submit = submit
         self._offset = offset
         self._source = source
+        self._feed = feed
         self._lock = threading.Lock()
         self._owners: dict[int, object] = {}
         self._in_flight: dict[int, Future[IngestReport]] = {}
@@ -64,14 +72,56 @@ class Claims:
         wait(waiting)
         return {one: self._offset(self._source(one)) for one in asked}
 
-    def drop(self, owner: object) -> None:
-        """Takes from a member all that it has; waits until nothing of it is being written."""
+    def note_feed(self) -> None:
+        """Notes in the store that it is fed, and not yet by which topic.
+
+        Raises:
+            StoreUnavailableError: The store cannot be written.
+        """
+        if self._offset(self._feed) is None:
+            self._submit(NOTHING, {self._feed: _UNKNOWN_TOPIC}).result()
+
+    def require_topic(self, topic_id: int) -> None:
+        """Refuses another topic than the one that was consumed before.
+
+        Offsets say nothing of a topic that was made again, and may even be there again.
+
+        Raises:
+            TopicMismatchError: It is another one.
+            UnavailableError: It cannot be noted which one it is.
+        """
+        known = self._offset(self._feed)
+        if known in (None, _UNKNOWN_TOPIC):
+            self._submit(NOTHING, {self._feed: topic_id}).result()
+        elif known != topic_id:
+            raise TopicMismatchError(
+                "Expected the topic that was consumed before, found another one under its name: it "
+                "was deleted and made again, or is on other brokers. What it has is not taken, "
+                "because it may be what was taken before. Name a new topic by KAFKA_TOPIC."
+            )
+
+    def drop(self, owner: object) -> list[int]:
+        """Takes from a member all that it has, and names it.
+
+        It waits until nothing of it is being written.
+        """
         with self._lock:
             own = [one for one, whose in self._owners.items() if whose is owner]
             for one in own:
                 del self._owners[one]
             waiting = {self._in_flight[one] for one in own if one in self._in_flight}
         wait(waiting)
+        return own
+
+    def pass_over(self, owner: object, partition: int, *, last: int) -> None:
+        """Stores an offset of a member's partition without events; durable when it returns.
+
+        Raises:
+            DpdauError: It is not stored.
+        """
+        stored = self.submit(owner, Batch(NOTHING, (), {partition: last}))
+        if stored is not None:
+            stored.result()
 
     def submit(self, owner: object, batch: Batch) -> "Future[IngestReport] | None":
         """Has a batch written; None where a part of it is no longer the member's.

@@ -2,14 +2,20 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from threading import Event as Flag
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from dpdau.domain import Clock
-from dpdau.errors import DpdauError, OverloadedError, UnavailableError
+from dpdau.errors import (
+    BrokerUnavailableError,
+    DpdauError,
+    OverloadedError,
+    TopicMismatchError,
+    UnavailableError,
+)
 from dpdau.ingest.batch import IngestReport
 from dpdau.ingest.kafka.broker import Broker, Health, library, unreachable
 from dpdau.ingest.kafka.claims import Claims
@@ -42,6 +48,12 @@ class Listener(Protocol):
     def behind(self, partition: int, seconds: float) -> None:
         """How old the oldest message of a partition is that is not durable; 0 for none."""
 
+    def gone(self, partitions: Iterable[int]) -> None:
+        """Partitions are not read by this member any more."""
+
+    def lost(self, messages: int) -> None:
+        """So many places of the topic were deleted before they were read, and are passed over."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
@@ -61,9 +73,14 @@ class Member:
         health: Says once that something is away, shared by the members.
         listener: Hears how it goes.
         clock: What time it is.
+        accept_gap: Passes over messages that were deleted before they were read.
 
     Guarantee: see `Claims`. At most two batches are in memory besides what the library has fetched
-    ahead; while a commit takes long, or the store cannot write, nothing more is fetched.
+    ahead; while a commit takes long, or the store cannot write, nothing more is fetched. No message
+    is passed over that was not read, unless that was accepted: it could be somebody's removal.
+
+    Raises:
+        InvalidSettingError: The library is missing or refuses an option.
     """
 
     def __init__(
@@ -75,6 +92,7 @@ class Member:
         health: Health,
         listener: Listener,
         clock: Clock,
+        accept_gap: bool = False,
     ) -> None:
         self._broker = broker
         self._claims = claims
@@ -82,12 +100,14 @@ class Member:
         self._health = health
         self._listener = listener
         self._clock = clock
+        self._accept_gap = accept_gap
         self._dead_letters = DeadLetters(broker, health)
         self._consumer: Consumer = broker.consumer(health.client_failed)
         self._stop = Flag()
         self._own: list[int] = []
         self._next: dict[int, int] = {}
-        self._unplaced: UnavailableError | None = None
+        self._unplaced: DpdauError | None = None
+        self._out_of_range: set[int] = set()
         self._ended: set[int] = set()
         self._known = 0
         self._held: list[Any] = []
@@ -102,9 +122,25 @@ class Member:
     def run(self) -> None:
         """Reads until it is stopped; what was read by then is durable, and the group is left.
 
+        What another attempt may mend is tried again, longer and longer apart: where the library
+        gave up, with a new client.
+
         Raises:
             DpdauError: What another attempt does not mend.
         """
+        while True:
+            try:
+                self._read_on()
+            except library().KafkaException as error:
+                self._retry_later(unreachable("go on", error.args[0].name()))
+            else:
+                return
+            if self._stop.is_set():
+                return
+            self._consumer = self._broker.consumer(self._health.client_failed)
+
+    def _read_on(self) -> None:
+        """Reads with one client, until it is stopped or the library gives up."""
         consumer = self._consumer
         try:
             consumer.subscribe(
@@ -125,14 +161,19 @@ class Member:
                 self._health.failed(error.code)
         finally:
             consumer.close()
-            self._claims.drop(self)
+            self._drop_read()
+            self._own, self._pending = [], None
+            self._listener.gone(self._claims.drop(self))
             self._dead_letters.close()
 
     def _turn(self) -> None:
         """Reads some messages and has them written, while those before them are."""
+        self._health.require_taken()
         unplaced, self._unplaced = self._unplaced, None
         if unplaced is not None:
             raise unplaced
+        if self._out_of_range:
+            self._find_gap(self._out_of_range.pop())
         messages = self._fetched()
         generation = self._generation
         if not messages:
@@ -185,16 +226,57 @@ class Member:
     def _note(self, partition: int | None, error: Any) -> None:
         """What came instead of a message: the end of a partition, a gap in it, or trouble."""
         codes, code = library().KafkaError, error.code()
+        if error.fatal():
+            raise library().KafkaException(error)
         if code not in (codes._PARTITION_EOF, codes._AUTO_OFFSET_RESET):
             self._health.client_failed(error)
         elif partition in self._next and code == codes._PARTITION_EOF:
             self._ended.add(partition)
             self._health.answered()
         elif partition in self._next:
-            # Deleted before it was read, or another topic under the name: what there is is read.
-            _LOG.error("kafka_gap", topic=self._broker.topic, partition=partition)
-            self._next[partition] = 0
-            self._consumer.assign(self._places())
+            self._out_of_range.add(partition)
+
+    def _find_gap(self, partition: int) -> None:
+        """Finds out why the broker does not have the next message of a partition.
+
+        Raises:
+            TopicMismatchError: It was deleted before it was read, or the topic is another one.
+            UnavailableError: The broker does not say, or has it by now.
+        """
+        self._settle()
+        place, topic = self._next.get(partition), self._broker.topic
+        if place is None:
+            return
+        where = library().TopicPartition(topic, partition)
+        try:
+            found = self._consumer.get_watermark_offsets(where, timeout=ASK_SECONDS, cached=False)
+        except library().KafkaException as error:
+            raise unreachable("say what it has", error.args[0].name()) from None
+        if found is None:
+            raise unreachable("say what it has", "no answer in time")
+        first, end = found
+        if place > end:
+            raise TopicMismatchError(
+                f"Expected partition {partition} of {topic} to go on from {place}, found that it "
+                f"ends at {end}: messages that were stored are gone from it, or it was made again. "
+                "Nothing more is taken. Give a topic that is made again another name.",
+                partition=partition,
+            )
+        # Who has read nothing yet takes what there is.
+        if place >= first or place == 0:
+            raise unreachable("hold the next message", "OFFSET_OUT_OF_RANGE")
+        if not self._accept_gap:
+            raise TopicMismatchError(
+                f"Expected partition {partition} of {topic} to go on from {place}, found that it "
+                f"begins at {first}: up to {first - place} messages were deleted before they were "
+                "read, and no number says whom they took out. Send them again, or go on without "
+                "them by `dpdau consume --accept-gap`.",
+                partition=partition,
+            )
+        self._claims.pass_over(self, partition, last=first - 1)
+        _LOG.error("kafka_gap", topic=topic, partition=partition, messages_max=first - place)
+        self._listener.lost(first - place)
+        self._stand_again()
 
     def _note_end(self) -> None:
         """All that there was is durable."""
@@ -232,25 +314,34 @@ class Member:
 
     def _retry(self, error: DpdauError) -> None:
         """Waits, longer each time, and stands behind what is stored once more."""
-        self._health.failed(error.code)
-        self._failures += 1
-        ends = time.monotonic() + min(RETRY_SECONDS_MAX, 0.25 * 2 ** min(self._failures, 10))
+        ends = time.monotonic() + self._patience(error)
         while not self._stop.is_set() and time.monotonic() < ends:
             self._idle(FETCH_SECONDS)
         if self._own and not self._stop.is_set():
-            self._again()
+            try:
+                self._stand_again()
+            except UnavailableError as another:
+                self._unplaced = another
 
-    def _again(self) -> None:
-        """Goes back behind what is stored."""
-        try:
-            for place in self._stand():
-                self._consumer.seek(place)
-            self._consumer.resume(self._consumer.assignment())
-        except UnavailableError as error:
-            self._unplaced = error
-        except library().KafkaException as error:
-            self._next = {}
-            self._unplaced = unreachable("go back", error.args[0].name())
+    def _retry_later(self, error: BrokerUnavailableError) -> None:
+        """Waits, longer each time, outside of the group."""
+        self._stop.wait(self._patience(error))
+
+    def _patience(self, error: DpdauError) -> float:
+        """Counts a failure; so many seconds until the next attempt."""
+        self._health.failed(error.code)
+        self._failures += 1
+        return min(RETRY_SECONDS_MAX, 0.25 * (1 << min(self._failures, 10)))
+
+    def _stand_again(self) -> None:
+        """Goes back behind what is stored.
+
+        Raises:
+            TopicMismatchError: The topic is another one.
+            UnavailableError: It could not find out where that is.
+        """
+        self._consumer.assign(self._stand())
+        self._consumer.resume(self._consumer.assignment())
 
     def _tell_group(self, batch: Batch) -> None:
         """Tells the broker how far this is, for who watches the group; nothing here reads it."""
@@ -265,7 +356,7 @@ class Member:
         self._own = [one.partition for one in partitions]
         try:
             places = self._stand()
-        except UnavailableError as error:
+        except DpdauError as error:
             # The library would go on from what the group was told, so nothing is taken from there.
             self._unplaced = error
             return
@@ -276,27 +367,31 @@ class Member:
         """No partition is this member's any more, when all that it had submitted is durable."""
         self._forget()
         self._own = []
-        self._claims.drop(self)
+        self._listener.gone(self._claims.drop(self))
 
     def _stand(self) -> "list[TopicPartition]":
         """Where to go on, in each partition: behind the stored offset; all else is forgotten."""
         self._forget()
+        topic_id = self._broker.topic_id(timeout_seconds=ASK_SECONDS)
+        if topic_id is not None:
+            self._claims.require_topic(topic_id)
         stored = self._claims.take(self, self._own)
         self._count_partitions()
         self._next = {one: 0 if last is None else last + 1 for one, last in stored.items()}
-        return self._places()
-
-    def _places(self) -> "list[TopicPartition]":
-        """Where it goes on, in each partition."""
         beginning = library().OFFSET_BEGINNING
         return [self._place(one, start or beginning) for one, start in self._next.items()]
 
     def _forget(self) -> None:
         """Forgets what was read and not submitted; what was submitted is durable, or has failed."""
-        self._generation += 1
-        self._next, self._held, self._ended = {}, [], set()
+        self._drop_read()
         with contextlib.suppress(UnavailableError, OverloadedError):
             self._settle()
+
+    def _drop_read(self) -> None:
+        """Forgets what was read and not submitted."""
+        self._generation += 1
+        self._next, self._held = {}, []
+        self._ended, self._out_of_range = set(), set()
 
     def _count_partitions(self) -> None:
         """How many partitions the topic has, as far as the broker says."""

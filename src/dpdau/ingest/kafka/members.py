@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 
 from dpdau.domain import Clock
+from dpdau.errors import DpdauError
 from dpdau.ingest.kafka.broker import Broker, Health
 from dpdau.ingest.kafka.claims import Claims
 from dpdau.ingest.kafka.member import Listener, Member
@@ -24,6 +25,7 @@ class Members:
         rules: What is taken now.
         listener: Hears how it goes.
         clock: What time it is.
+        accept_gap: Passes over messages that were deleted before they were read.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Members:
         rules: Callable[[], Rules],
         listener: Listener,
         clock: Clock,
+        accept_gap: bool = False,
     ) -> None:
         self.claims = claims
         self.health = Health()
@@ -41,6 +44,8 @@ class Members:
         self._rules = rules
         self._listener = listener
         self._clock = clock
+        self._accept_gap = accept_gap
+        self._lock = threading.Lock()
         self._running: list[tuple[Member, threading.Thread]] = []
         self._failure: Exception | None = None
 
@@ -62,6 +67,7 @@ class Members:
             health=self.health,
             listener=self._listener,
             clock=self._clock,
+            accept_gap=self._accept_gap,
         )
         thread = threading.Thread(target=self._run, args=(member,), name="kafka", daemon=True)
         self._running.append((member, thread))
@@ -85,8 +91,15 @@ class Members:
         try:
             member.run()
         except Exception as error:  # noqa: BLE001 - the outermost loop of a worker.
-            self._failure = error
-            _LOG.error("consuming ended", **place_of(error))
+            with self._lock:
+                is_first = self._failure is None
+                self._failure = self._failure or error
+            if is_first:
+                # The message of an error of ours names no user; that of a bug may.
+                facts = place_of(error)
+                if isinstance(error, DpdauError):
+                    facts = {"code": error.code, "detail": error.message}
+                _LOG.error("consuming ended", **facts)
             # Its partitions would go to the others, who would meet the same.
-            for other, _thread in self._running:
+            for other, _thread in list(self._running):
                 other.stop()

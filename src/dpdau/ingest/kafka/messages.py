@@ -16,8 +16,10 @@ from dpdau.ingest.decoded import DecodedTable
 from dpdau.ingest.event import Decoded, Form, items_of
 from dpdau.ingest.rules import Fault, Rejection, Rules
 
-__all__ = ["Batch", "Message", "Poison", "read"]
+__all__ = ["NOTHING", "Batch", "Message", "Poison", "read"]
 
+NOTHING: Final = Decoded((), (), 0)
+"""No events, for what is stored without any."""
 INDEXES_MAX: Final = 100
 """So many places of bad events are named of one message."""
 _TOO_LARGE: Final = "too_large"

@@ -94,7 +94,8 @@ class Producing:
         try:
             self._connected().list_topics(self._broker.topic, timeout=READY_SECONDS)
         except library().KafkaException as error:
-            raise unreachable("answer", error.args[0].name()) from None
+            why = self._health.refusal or error.args[0].name()
+            raise unreachable("answer", why) from None
 
     def close(self) -> None:
         """Sends what waits, then ends; may be called twice."""
@@ -238,8 +239,9 @@ class _Delivery:
             self._health.answered()
             self._request.reply.set_result(_report(self._request))
         else:
-            self._health.failed(self._why)
-            self._request.reply.set_exception(unreachable("acknowledge every event", self._why))
+            why = self._health.refusal or self._why
+            self._health.failed(why)
+            self._request.reply.set_exception(unreachable("acknowledge every event", why))
 
 
 def _report(request: Request) -> IngestReport:

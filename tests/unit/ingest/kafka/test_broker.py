@@ -7,7 +7,7 @@ import pytest
 from dpdau.errors import InvalidSettingError
 from dpdau.ingest.kafka.broker import Broker, Health
 
-pytest.importorskip("confluent_kafka")
+confluent_kafka = pytest.importorskip("confluent_kafka")
 SECRET = "hunter2-hunter2"
 
 
@@ -86,3 +86,30 @@ def test_trouble_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     health.answered()
 
     assert (None, "_ALL_BROKERS_DOWN", None) == (none, last, health.trouble)
+
+
+@pytest.mark.parametrize("refusal", ["_AUTHENTICATION", "_SSL"])
+def test_brokers_that_refuse_are_not_waited_for_at_the_start(refusal: str) -> None:
+    """Only when all are down and one of them refused; once one answered, it is waited for."""
+    codes = confluent_kafka.KafkaError
+    refused, down = (codes(getattr(codes, one)) for one in (refusal, "_ALL_BROKERS_DOWN"))
+    away, asked, known = Health(), Health(), Health()
+    away.client_failed(down)
+    for health in (asked, known):
+        health.client_failed(refused)
+    before = asked.refusal
+    asked.client_failed(down)
+    known.answered()
+    known.client_failed(refused)
+    known.client_failed(down)
+
+    assert (None, None, refusal, None) == (
+        away.refusal,
+        before,
+        asked.refusal,
+        known.refusal,
+    )
+    for health in (away, known):
+        health.require_taken()
+    with pytest.raises(InvalidSettingError, match="KAFKA_OPTIONS"):
+        asked.require_taken()

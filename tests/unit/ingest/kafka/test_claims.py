@@ -4,12 +4,12 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 
-from dpdau.ingest.batch import IngestReport
-from dpdau.ingest.event import Decoded
-from dpdau.ingest.kafka.claims import Claims
-from dpdau.ingest.kafka.messages import Batch
+import pytest
 
-NOTHING = Decoded((), (), 0)
+from dpdau.errors import TopicMismatchError
+from dpdau.ingest.batch import IngestReport
+from dpdau.ingest.kafka.claims import Claims
+from dpdau.ingest.kafka.messages import NOTHING, Batch
 
 
 class Store:
@@ -18,10 +18,12 @@ class Store:
     def __init__(self) -> None:
         self.offsets: dict[str, int] = {}
         self.waiting: list[tuple[Mapping[str, int], Future[IngestReport]]] = []
+        self.is_asked = threading.Event()
 
     def submit(self, _decoded: object, offsets: Mapping[str, int]) -> Future[IngestReport]:
         future: Future[IngestReport] = Future()
         self.waiting.append((offsets, future))
+        self.is_asked.set()
         return future
 
     def commit(self) -> None:
@@ -32,7 +34,12 @@ class Store:
 
 def claims_over(store: Store) -> Claims:
     """Claims whose sources are named by their partitions."""
-    return Claims(submit=store.submit, offset=store.offsets.get, source=lambda one: f"p{one}")
+    return Claims(
+        submit=store.submit,
+        offset=store.offsets.get,
+        source=lambda one: f"p{one}",
+        feed="feed",
+    )
 
 
 def test_a_member_starts_behind_what_is_stored() -> None:
@@ -77,8 +84,9 @@ def test_what_is_dropped_belongs_to_nobody() -> None:
     store = Store()
     claims = claims_over(store)
     claims.take("a", [0, 1])
-    claims.drop("a")
+    dropped = claims.drop("a")
 
+    assert [0, 1] == dropped
     assert claims.submit("a", Batch(NOTHING, (), {0: 5})) is None
     assert 0 == claims.count
 
@@ -97,3 +105,37 @@ def test_the_end_is_where_every_partition_of_the_topic_has_ended() -> None:
     claims.take("b", [1])
 
     assert (False, True, False, False) == (one, both, more, claims.are_at_end)
+
+
+def test_another_topic_under_the_name_is_refused() -> None:
+    """Which topic it was is noted once, and only that one is read; also after an older version."""
+    store = Store()
+    claims = claims_over(store)
+    noting = threading.Thread(target=claims.require_topic, args=(2**61 + 7,))
+    noting.start()
+    assert store.is_asked.wait(10)
+    store.commit()
+    noting.join()
+    noted = dict(store.offsets)
+    claims.require_topic(2**61 + 7)
+
+    assert {"feed": 2**61 + 7} == noted
+    with pytest.raises(TopicMismatchError, match="KAFKA_TOPIC"):
+        claims.require_topic(2**61 + 8)
+
+
+def test_what_is_passed_over_is_stored_by_its_owner_alone() -> None:
+    """The offset is durable when it returns; who lost the partition stores nothing."""
+    store = Store()
+    claims = claims_over(store)
+    claims.take("a", [0])
+    passing = threading.Thread(target=claims.pass_over, args=("a", 0), kwargs={"last": 41})
+    passing.start()
+    assert store.is_asked.wait(10)
+    store.commit()
+    passing.join()
+    claims.take("b", [0])
+    claims.pass_over("a", 0, last=99)
+
+    assert {"p0": 41} == store.offsets
+    assert [] == store.waiting
