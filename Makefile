@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# The suite starts many processes: each of them would compile what none of them kept.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +12,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 SCRATCH := reports/smoke
 
-.PHONY: load-test verify-deploy help setup run test lint fmt smoke bench backup-ledger placeholder-check precommit ci-guard lock docs strategies eval plots
+.PHONY: load-test spark-package verify-deploy help setup run test lint fmt smoke bench backup-ledger placeholder-check precommit ci-guard lock docs strategies eval plots
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -29,12 +31,19 @@ $(STAMP): requirements.lock pyproject.toml hatch_build.py src/dpdau/rpc/v1/dpdau
 run: setup ## Start the service with real demo data, show its numbers, address and key
 	@$(BIN)/dpdau serve --demo --host $(HOST) --port $(PORT)
 
-test: setup lint ## Run all checks and tests, then write reports/budget-snapshot.json and coverage.xml
+test: setup ## Run all checks and tests, then write reports/budget-snapshot.json and coverage.xml
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint-and-smoke suite
+	@echo "Wrote coverage.xml and reports/budget-snapshot.json."
+
+.PHONY: lint-and-smoke suite
+lint-and-smoke: # One after the other, beside the suite: they leave a core idle.
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory smoke
+
+suite:
 	@rm -f .coverage .coverage.*
 	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup --cov --cov-report=
 	@$(BIN)/coverage xml -q
-	@$(MAKE) --no-print-directory smoke
-	@echo "Wrote coverage.xml and reports/budget-snapshot.json."
 
 smoke: setup ## Real data in, numbers out, on a scratch data directory, through the command line
 	@rm -rf $(SCRATCH) && mkdir -p $(SCRATCH)
@@ -72,6 +81,9 @@ precommit: lint placeholder-check ## What to run before a commit
 
 verify-deploy: setup ## Check image, compose.yaml, chart and unit, without an engine or a cluster
 	@$(BIN)/python -m pytest -q tests/surface/test_deploy*.py tests/surface/test_scale.py
+
+spark-package: setup ## Pack what the executors of a Spark need of dpdau into dist/dpdau-spark.zip
+	@$(BIN)/python deploy/spark/package.py dist/dpdau-spark.zip
 
 load-test: setup ## Load on a service (LOAD_USERS, LOAD_SPAWN, LOAD_RUNTIME, LOAD_HOST, LOAD_TEST_SEED), into reports/load
 	@$(BIN)/python -m load

@@ -33,7 +33,7 @@ RIVALS: Final = HERE / "rivals"
 RESULTS: Final = HERE / "results.jsonl"
 EPSILON, DELTA = "3.0", "1e-6"
 _DPDAU: Final = str(Path(sys.executable).with_name("dpdau"))
-_VERSIONS: Final = ("dp-dau-mau", "numpy", "pyarrow", "duckdb", "polars", "opendp")
+_VERSIONS: Final = ("dp-dau-mau", "numpy", "pyarrow", "duckdb", "polars", "opendp", "pyspark")
 _STEP_USERS: Final = {"S": 100_000, "M": 1_000_000, "L": 10_000_000}
 _HELP_RUNS: Final = 10
 
@@ -166,6 +166,31 @@ def stages(files: Files, _runs: int) -> dict[str, Any]:
     return table
 
 
+def spark(files: Files, runs: int) -> dict[str, Any]:
+    """The counts of a month on Spark in two threads, beside SQL that is written for them alone."""
+    table = {}
+    for size, paths in files.items():
+        truth = json.loads(paths["truth"].read_text("utf-8"))
+        path = str(workload.ordered(paths["parquet"]).absolute())
+        command = [sys.executable, "-m", "benchmarks.spark", path, str(runs)]
+        done = run(command, cwd=ROOT, environment=os.environ)
+        found = json.loads(done.output.splitlines()[-1])
+        exact = {metric: list(month.values()) for metric, month in truth["month"].items()}
+        assert exact == found["counts"], f"the counts of {size}"
+        own, sql = found["programs"]["dpdau"], found["programs"]["spark sql"]
+        table[size] = {
+            "rows": truth["rows"],
+            "users": truth["users"],
+            "programs": found["programs"],
+            "time_over_sql": round(
+                own["wall_seconds"]["median"] / sql["wall_seconds"]["median"], 2
+            ),
+            "cpu_over_sql": round(own["cpu_seconds"]["median"] / sql["cpu_seconds"]["median"], 2),
+            "rows_per_core_second": round(truth["rows"] / own["cpu_seconds"]["median"]),
+        }
+    return table
+
+
 def growth(files: Files, _runs: int) -> dict[str, Any]:
     """How the cost grows with segments and with days of activity."""
     users = _STEP_USERS["M" if "M" in files else "S"] // 10
@@ -189,6 +214,7 @@ TASKS: Final[dict[str, Callable[[Files, int], dict[str, Any]]]] = {
     "counts": counts,
     "stages": stages,
     "growth": growth,
+    "spark": spark,
     "races": races,
     "http": http,
     "idle": idle,

@@ -336,6 +336,39 @@ def _counts(task: dict[str, Any]) -> Iterable[str]:
     )
 
 
+def _spark(task: dict[str, Any]) -> Iterable[str]:
+    yield from (
+        "## A month counted by Spark",
+        "",
+        "The 90 exact counts of a month from one Parquet file with a column of the order, in one"
+        " session of Spark with two threads, warm: the query of `dpdau release --engine`, which"
+        " also looks for rows with faults, and SQL that is written for these numbers alone.",
+        "",
+    )
+    yield from _table(
+        ["size", "program", "rows", "users", "wall, seconds", "CPU, seconds", "shuffled, MB"],
+        [
+            [
+                size,
+                name,
+                f"{one['rows']:,}",
+                f"{one['users']:,}",
+                _seconds(program["wall_seconds"]),
+                _seconds(program["cpu_seconds"]),
+                program["shuffled_mb"],
+            ]
+            for size, one in task.items()
+            for name, program in one["programs"].items()
+        ],
+    )
+    yield ""
+    for size, one in task.items():
+        yield (
+            f"{size}: {one['time_over_sql']} × the time of the SQL, {one['cpu_over_sql']} × its"
+            f" CPU; {one['rows_per_core_second']:,} rows a second of one core."
+        )
+
+
 def _races(task: dict[str, Any]) -> Iterable[str]:
     yield from (
         "## A race for the budget",
@@ -361,6 +394,7 @@ _SECTIONS: Final = {
     "http": _http,
     "step": _step,
     "counts": _counts,
+    "spark": _spark,
     "races": _races,
     "idle": _idle,
 }

@@ -75,6 +75,11 @@ class DataDir:
         return self.root / "strategies"
 
     @property
+    def streams(self) -> Path:
+        """How far Spark has read topics, in its own words."""
+        return self.root / "streams"
+
+    @property
     def experiments(self) -> Path:
         """Results of experiments."""
         return self.root / "experiments"
@@ -121,11 +126,15 @@ class DataDir:
         try:
             fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except OSError:
-            url = _owner(handle)
+            url, holders = _owner(handle), _holders(handle)
             os.close(handle)
             who = f"the service at {url}" if url else "another command"
+            if holders:
+                who += f" (process {', '.join(map(str, holders))})"
             hint = f"; a command can speak to it with --url {url}" if url else "; wait for its end"
-            raise DataDirInUseError(f"{self.root} is in use by {who}{hint}.", url=url) from None
+            raise DataDirInUseError(
+                f"{self.root} is in use by {who}{hint}.", url=url, processes=holders
+            ) from None
         return handle
 
     def _not_writable(self, error: OSError) -> StoreUnavailableError:
@@ -148,6 +157,19 @@ class DataDirUse:
                 os.ftruncate(self._handle, 0)
             os.close(self._handle)
             self._handle = None
+
+
+def _holders(handle: int) -> list[int]:
+    """The processes that hold the lock of a file, as far as the system tells: Linux does."""
+    found = os.fstat(handle)
+    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    try:
+        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    except OSError:
+        return []
+    # Who waits for one has an arrow in its line; a process of another container has no number.
+    held = [int(one[4]) for one in locks if one[1] == "FLOCK" and one[5] == place]
+    return sorted({one for one in held if one > 0})
 
 
 def _owner(handle: int) -> str | None:

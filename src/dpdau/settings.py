@@ -39,6 +39,9 @@ API_KEY_LENGTH_MIN: Final = 16
 MINUTES_OF_A_DAY: Final = 24 * 60
 _PASSWORD: Final = re.compile(r"(://[^:/@]*:|[?&]password=)[^&@]+?(@|&|$)")
 """The password in a URL, which may not be shown."""
+_TOKEN: Final = re.compile(r"(;token=)[^;]+")
+"""The same for a Spark Connect server."""
+_COMMA: Final = re.compile(r"(?<!\\),")
 _TOPIC: Final = r"^[A-Za-z0-9._-]{1,249}$"
 _NAME_OF_DIMENSION: Final = re.compile(r"^[a-z][a-z0-9_]{0,63}$")
 
@@ -96,6 +99,20 @@ def _usable_key(key: SecretStr | None) -> SecretStr | None:
     if any(word in text for word in _KNOWN_DEFAULTS):
         raise ValueError("found a known default; run `dpdau init` to make a key")
     return key
+
+
+def _named_values(options: SecretStr | None) -> SecretStr | None:
+    if options is not None and not all(
+        name.strip() and found for name, found, _ in (one.partition("=") for one in _parts(options))
+    ):
+        raise ValueError("expected name=value, comma-separated")
+    return options
+
+
+def _parts(options: SecretStr) -> list[str]:
+    """What stands between the commas; one in a value is written `\\,`."""
+    parts = _COMMA.split(options.get_secret_value())
+    return [part.replace("\\,", ",") for part in parts if part.strip()]
 
 
 Epsilon = Annotated[Decimal, Field(gt=0, le=50)]
@@ -226,6 +243,19 @@ class Settings(BaseSettings):
         description="More options of librdkafka, as TLS and SASL, name=value, comma-separated; "
         "never shown.",
     )
+    SPARK_MASTER: str | None = Field(
+        None,
+        description="Spark that keeps and counts the activity, as local[N], spark://host:port, "
+        "yarn, k8s://… or sc://host:port; unset is the embedded store.",
+    )
+    LAKE_DIR: Path | None = Field(
+        None,
+        description="Folder of the activity under SPARK_MASTER, the same to every executor; unset "
+        "is lake under DATA_DIR.",
+    )
+    SPARK_OPTIONS: Annotated[SecretStr | None, AfterValidator(_named_values)] = Field(
+        None, description="Options of Spark, name=value, comma-separated; never shown."
+    )
     SERVICE_HOST: str | None = Field(
         None, description="URL of a service that commands speak to instead of opening DATA_DIR."
     )
@@ -293,6 +323,18 @@ class Settings(BaseSettings):
         if self.SERVICE_DATABASE_URL is not None:
             return self.SERVICE_DATABASE_URL
         return f"sqlite:///{(self.DATA_DIR / 'ledgers' / 'ledger.sqlite').absolute()}"
+
+    @property
+    def lake_dir(self) -> Path:
+        """`LAKE_DIR`, or `lake` under `DATA_DIR`; absolute, for others read it too."""
+        return (self.LAKE_DIR or self.DATA_DIR / "lake").absolute()
+
+    @property
+    def spark_options(self) -> dict[str, str]:
+        """`SPARK_OPTIONS` as names and values."""
+        parts = () if self.SPARK_OPTIONS is None else _parts(self.SPARK_OPTIONS)
+        pairs = (one.partition("=") for one in parts)
+        return {name.strip(): value.strip() for name, _, value in pairs}
 
     def exact(self, name: str) -> Fraction:
         """A decimal setting as the exact fraction that was written."""
@@ -389,7 +431,7 @@ def _first_line(error: ValidationError) -> str:
     if not first["loc"]:
         return f"{message}."
     name = str(first["loc"][0])
-    if name in ("SERVICE_API_KEY", "HASH_SALT_SECRET", "SERVICE_DATABASE_URL"):
+    if name in ("SERVICE_API_KEY", "HASH_SALT_SECRET", "SERVICE_DATABASE_URL", "SPARK_OPTIONS"):
         return f"{name}: {message}."
     return f"{name}: {message}; found {first['input']!r}."
 
@@ -401,4 +443,4 @@ def _shown(value: object) -> str:
         return "set (hidden)"
     if isinstance(value, tuple):
         return ",".join(str(part) for part in value) or "none"
-    return _PASSWORD.sub(r"\1(hidden)\2", str(value))
+    return _TOKEN.sub(r"\1(hidden)", _PASSWORD.sub(r"\1(hidden)\2", str(value)))

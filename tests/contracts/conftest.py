@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from components import postgres_server
+from components import postgres_server, sail_server
 from dpdau.activity.embedded import EmbeddedStore
 from dpdau.ledger import Ledger
 from simulation.ledger_cases import (
@@ -15,7 +16,10 @@ from simulation.ledger_cases import (
     mark_of,
     url_of,
 )
-from stores import KEY, NOW, TINY, folder_in_memory
+from stores import KEY, NOW, TINY, Stores, folder_in_memory, stores_of
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 Opener = Callable[[], Ledger]
 
@@ -43,11 +47,35 @@ def make(request: pytest.FixtureRequest, folder: Path) -> Iterator[Callable[[], 
         store.close()
 
 
+@pytest.fixture(params=["plain", "encrypted", "lake"])
+def stores(request: pytest.FixtureRequest, folder: Path) -> Iterator[Stores]:
+    """Makes empty stores of one implementation, those that cannot count live among them."""
+    with stores_of(request.param, folder, lambda: request.getfixturevalue("spark")) as made:
+        yield made
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """One Postgres server for all tests of a worker."""
     with postgres_server() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def sail() -> Iterator[str]:
+    """One Sail server for all tests of a worker; its master URL."""
+    with sail_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def spark(sail: str) -> "Iterator[SparkSession]":
+    """One session for all tests of a worker."""
+    from dpdau.activity.spark.session import connect
+
+    session = connect(sail)
+    yield session
+    session.stop()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=POSTGRES)])

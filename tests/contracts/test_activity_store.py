@@ -2,13 +2,14 @@
 
 import datetime as dt
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpdau.activity import erasure
@@ -17,7 +18,7 @@ from dpdau.activity.store import ActivityStore, Applied
 from dpdau.activity.turnstile import Turnstile, fold
 from dpdau.domain import Event, EventBatch, Op, Segment, day_number
 from dpdau.errors import InvalidPlanError, NotFoundError, StoreUnavailableError
-from stores import KEY, NOW, TINY
+from stores import NOW, TINY, Stores, stores_of
 from strategies import (
     DIMENSION_VALUES,
     FIRST_DAY,
@@ -35,46 +36,16 @@ WINDOWS = (1, 7, 30, 64)
 DAY = day_number(FIRST_DAY)
 SEGMENTS = [Segment(name, value) for name, some in DIMENSION_VALUES.items() for value in some]
 STREAMS_PER_STORE = 25
-per_function = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+STREAMS = 1000 if "DPDAU_SOAK" in os.environ else 250
 
 Make = Callable[[], ActivityStore]
 
 
-class Reopening:
-    """An embedded store that is closed and opened again around every call."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def __getattr__(self, name: str) -> Callable[..., object]:
-        def call(*args: object, **named: object) -> object:
-            store = EmbeddedStore(self._root, clock=lambda: NOW, limits=TINY)
-            try:
-                return getattr(store, name)(*args, **named)
-            finally:
-                store.close()
-
-        return call
-
-
-@pytest.fixture(params=["plain", "encrypted", "reopened"])
-def make(request: pytest.FixtureRequest, folder: Path) -> Iterator[Make]:
+@pytest.fixture(params=["plain", "encrypted", "reopened", "lake"])
+def make(request: pytest.FixtureRequest, folder: Path) -> Iterator[Stores]:
     """Makes empty stores of one implementation."""
-    made: list[ActivityStore] = []
-
-    def new() -> ActivityStore:
-        root = folder / str(len(made))
-        if request.param == "reopened":
-            store: ActivityStore = Reopening(root)  # type: ignore[assignment]
-        else:
-            key = KEY if request.param == "encrypted" else None
-            store = EmbeddedStore(root, store_key=key, clock=lambda: NOW, limits=TINY)
-        made.append(store)
-        return store
-
-    yield new
-    for store in made:
-        store.close()
+    with stores_of(request.param, folder, lambda: request.getfixturevalue("spark")) as made:
+        yield made
 
 
 def counts(store: ActivityStore | Turnstile, segment: Segment | None = None) -> list[list[int]]:
@@ -114,7 +85,7 @@ def check_every_prefix(new: Make) -> Callable[[list[Event]], None]:
 
 @pytest.mark.slow
 def test_every_prefix_equals_the_fold(folder: Path) -> None:
-    """After each event of 1,000 random streams with `-`, every count is that of the fold."""
+    """After each event of many random streams with `-`, every count is that of the fold."""
     made: list[EmbeddedStore] = []
 
     def new() -> EmbeddedStore:
@@ -124,45 +95,51 @@ def test_every_prefix_equals_the_fold(folder: Path) -> None:
         return made[-1]
 
     check = check_every_prefix(new)
-    settings(max_examples=1000)(given(event_streams(max_size=12))(check))()
+    settings(max_examples=STREAMS)(given(event_streams(max_size=12))(check))()
     new()
 
 
-def test_every_prefix_equals_the_fold_in_each_implementation(make: Make) -> None:
+def test_every_prefix_equals_the_fold_in_each_implementation(make: Stores) -> None:
     """The same for fewer streams, encrypted and with a restart before every call."""
     check = check_every_prefix(make)
-    settings(max_examples=15)(given(event_streams(max_size=12))(check))()
+    settings(max_examples=make.examples(15))(given(event_streams(max_size=12))(check))()
 
 
-@settings(max_examples=40, suppress_health_check=per_function)
-@given(data=st.data(), stream=labeled_streams())
-def test_segments_equal_the_fold(
-    make: Make, data: st.DataObject, stream: list[LabeledEvent]
-) -> None:
+def test_segments_equal_the_fold(make: Stores) -> None:
     """However a stream is cut into batches, each segment counts its first labels of each month."""
-    store, oracle = make(), fold(stream)
-    places = [0, *data.draw(cuts(stream)), len(stream)]
-    for start, stop in itertools.pairwise(places):
-        store.apply(batch(stream[start:stop]))
 
-    assert counts(oracle) == counts(store)
-    for segment in SEGMENTS:
-        assert counts(oracle, segment) == counts(store, segment)
+    @settings(max_examples=make.examples(40))
+    @given(data=st.data(), stream=labeled_streams())
+    def check(data: st.DataObject, stream: list[LabeledEvent]) -> None:
+        store, oracle = make(), fold(stream)
+        places = [0, *data.draw(cuts(stream)), len(stream)]
+        for start, stop in itertools.pairwise(places):
+            store.apply(batch(stream[start:stop]))
+
+        assert counts(oracle) == counts(store)
+        for segment in SEGMENTS:
+            assert counts(oracle, segment) == counts(store, segment)
+
+    check()
 
 
-@settings(max_examples=40, suppress_health_check=per_function)
-@given(data=st.data(), stream=event_streams())
-def test_growth_equals_the_fold(make: Make, data: st.DataObject, stream: list[Event]) -> None:
+def test_growth_equals_the_fold(make: Stores) -> None:
     """However a stream is cut, each user of two neighboring windows is in the cell of the fold."""
-    store, oracle = make(), fold(stream)
-    places = [0, *data.draw(cuts(stream)), len(stream)]
-    for start, stop in itertools.pairwise(places):
-        store.apply(batch(stream[start:stop]))
 
-    for offset, window in itertools.product((0, 5, 31, 64, STREAM_DAYS - 1, 150), WINDOWS):
-        end = FIRST_DAY + dt.timedelta(days=offset)
-        expected = oracle.growth(end, window_days=window).tolist()
-        assert expected == store.growth(end, window_days=window).tolist()
+    @settings(max_examples=make.examples(40))
+    @given(data=st.data(), stream=event_streams())
+    def check(data: st.DataObject, stream: list[Event]) -> None:
+        store, oracle = make(), fold(stream)
+        places = [0, *data.draw(cuts(stream)), len(stream)]
+        for start, stop in itertools.pairwise(places):
+            store.apply(batch(stream[start:stop]))
+
+        for offset, window in itertools.product((0, 5, 31, 64, STREAM_DAYS - 1, 150), WINDOWS):
+            end = FIRST_DAY + dt.timedelta(days=offset)
+            expected = oracle.growth(end, window_days=window).tolist()
+            assert expected == store.growth(end, window_days=window).tolist()
+
+    check()
 
 
 def test_growth_looks_back_over_all_that_is_kept(make: Make) -> None:
@@ -189,18 +166,20 @@ def test_growth_over_a_rotation_equals_growth_without(make: Make) -> None:
     assert [0, 1, 0, 1] == store.growth(end, window_days=30).tolist()
 
 
-@settings(max_examples=20, suppress_health_check=per_function)
-@given(data=st.data(), stream=event_streams(removals=False))
-def test_arrival_order_of_additions_is_free(
-    make: Make, data: st.DataObject, stream: list[Event]
-) -> None:
+def test_arrival_order_of_additions_is_free(make: Stores) -> None:
     """Shuffled `+` events give the same counts."""
-    straight, shuffled = make(), make()
-    straight.apply(batch(stream))
-    for event in data.draw(st.permutations(stream)):
-        shuffled.apply(batch([event]))
 
-    assert counts(straight) == counts(shuffled)
+    @settings(max_examples=make.examples(20))
+    @given(data=st.data(), stream=event_streams(removals=False))
+    def check(data: st.DataObject, stream: list[Event]) -> None:
+        straight, shuffled = make(), make()
+        straight.apply(batch(stream))
+        for event in data.draw(st.permutations(stream)):
+            shuffled.apply(batch([event]))
+
+        assert counts(straight) == counts(shuffled)
+
+    check()
 
 
 def test_the_last_event_of_a_batch_decides(make: Make) -> None:
@@ -312,25 +291,27 @@ def test_late_events_are_applied_and_counted(make: Make) -> None:
     assert frozenset() == store.closed_days(LAST_DAY, LAST_DAY)
 
 
-@settings(max_examples=25, suppress_health_check=per_function)
-@given(data=st.data(), stream=labeled_streams())
-def test_counts_over_a_rotation_equal_counts_without(
-    make: Make, data: st.DataObject, stream: list[LabeledEvent]
-) -> None:
+def test_counts_over_a_rotation_equal_counts_without(make: Stores) -> None:
     """Two rotations, with the older keys named in each event, change no count and no segment."""
-    store, oracle = make(), fold(stream)
-    places = data.draw(cuts(stream).filter(lambda some: len(some) >= 2))
-    names = [lambda who, k=key: (who * 3 + k) % 2**64 for key in range(3)]
-    bounds = [0, places[0], places[-1], len(stream)]
-    for key, (start, stop) in enumerate(itertools.pairwise(bounds)):
-        older = names[:key][::-1]
-        for event, some in stream[start:stop]:
-            renamed = Event(names[key](event.pseudonym), event.op, event.day)
-            alias = [name(event.pseudonym) for name in older]
-            store.apply(batch([(renamed, some)], alias=lambda _who, alias=alias: alias))
 
-    for segment in (None, *SEGMENTS):
-        assert counts(oracle, segment) == counts(store, segment)
+    @settings(max_examples=make.examples(25))
+    @given(data=st.data(), stream=labeled_streams())
+    def check(data: st.DataObject, stream: list[LabeledEvent]) -> None:
+        store, oracle = make(), fold(stream)
+        places = data.draw(cuts(stream).filter(lambda some: len(some) >= 2))
+        names = [lambda who, k=key: (who * 3 + k) % 2**64 for key in range(3)]
+        bounds = [0, places[0], places[-1], len(stream)]
+        for key, (start, stop) in enumerate(itertools.pairwise(bounds)):
+            older = names[:key][::-1]
+            for event, some in stream[start:stop]:
+                renamed = Event(names[key](event.pseudonym), event.op, event.day)
+                alias = [name(event.pseudonym) for name in older]
+                store.apply(batch([(renamed, some)], alias=lambda _who, alias=alias: alias))
+
+        for segment in (None, *SEGMENTS):
+            assert counts(oracle, segment) == counts(store, segment)
+
+    check()
 
 
 def test_an_erasure_in_the_overlap_finds_the_user(make: Make) -> None:
@@ -344,37 +325,43 @@ def test_an_erasure_in_the_overlap_finds_the_user(make: Make) -> None:
     assert 0 == np.sum(counts(store))
 
 
-@settings(max_examples=20, suppress_health_check=per_function)
-@given(data=st.data(), stream=labeled_streams())
-def test_forgetting_equals_the_fold(
-    make: Make, data: st.DataObject, stream: list[LabeledEvent]
-) -> None:
+def test_forgetting_equals_the_fold(make: Stores) -> None:
     """What is forgotten is gone, with its labels, and later events start afresh."""
-    store, oracle = make(), Turnstile()
-    place = data.draw(st.integers(0, len(stream)))
-    for part in (stream[:place], stream[place:]):
-        for event in part:
+
+    @settings(max_examples=make.examples(20))
+    @given(data=st.data(), stream=labeled_streams())
+    def check(data: st.DataObject, stream: list[LabeledEvent]) -> None:
+        store, oracle = make(), Turnstile()
+        place = data.draw(st.integers(0, len(stream)))
+        for part in (stream[:place], stream[place:]):
+            for event in part:
+                store.apply(batch([event]))
+                oracle.update(*event)
+            who = {event.pseudonym for event, _ in stream[:1]}
+            assert oracle.erase(who) == store.forget(sorted(who))
+            for segment in (None, *SEGMENTS):
+                assert counts(oracle, segment) == counts(store, segment)
+
+    check()
+
+
+def test_purging_equals_the_fold(make: Stores) -> None:
+    """Retention drops the days before one, and nothing else."""
+
+    @settings(max_examples=make.examples(20))
+    @given(stream=labeled_streams(), offset=st.integers(0, STREAM_DAYS))
+    def check(stream: list[LabeledEvent], offset: int) -> None:
+        store, oracle = make(), fold(stream)
+        for event in stream:
             store.apply(batch([event]))
-            oracle.update(*event)
-        who = {event.pseudonym for event, _ in stream[:1]}
-        assert oracle.erase(who) == store.forget(sorted(who))
+        day = FIRST_DAY + dt.timedelta(days=offset)
+        store.purge_before(day)
+        oracle.purge_before(day)
+
         for segment in (None, *SEGMENTS):
             assert counts(oracle, segment) == counts(store, segment)
 
-
-@settings(max_examples=20, suppress_health_check=per_function)
-@given(stream=labeled_streams(), offset=st.integers(0, STREAM_DAYS))
-def test_purging_equals_the_fold(make: Make, stream: list[LabeledEvent], offset: int) -> None:
-    """Retention drops the days before one, and nothing else."""
-    store, oracle = make(), fold(stream)
-    for event in stream:
-        store.apply(batch([event]))
-    day = FIRST_DAY + dt.timedelta(days=offset)
-    store.purge_before(day)
-    oracle.purge_before(day)
-
-    for segment in (None, *SEGMENTS):
-        assert counts(oracle, segment) == counts(store, segment)
+    check()
 
 
 def test_an_erasure_leaves_a_receipt(make: Make) -> None:
@@ -470,9 +457,10 @@ def test_stats_bound_the_days(make: Make) -> None:
     assert full.bytes_on_disk > 0
 
 
-def test_a_store_is_writable_until_it_is_closed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", ["plain", "lake"], indirect=True)
+def test_a_store_is_writable_until_it_is_closed(make: Make) -> None:
     """`check_writable` passes on an open store; a closed one refuses everything."""
-    store = EmbeddedStore(tmp_path, clock=lambda: NOW, limits=TINY)
+    store = make()
     store.check_writable()
     store.close()
     store.close()

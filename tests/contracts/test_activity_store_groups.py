@@ -3,7 +3,6 @@
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +13,11 @@ from dpdau.activity import folding
 from dpdau.activity.embedded import EmbeddedStore
 from dpdau.activity.frozen import FrozenTurnstile
 from dpdau.activity.live_turnstile import LiveTurnstile
-from dpdau.activity.store import Applied
+from dpdau.activity.store import ActivityStore, Applied
+from dpdau.activity.turnstile import Turnstile
 from dpdau.domain import Event, EventBatch, Op, Segment, day_date, day_number, month_of
 from dpdau.errors import StoreUnavailableError
-from stores import NOW, TINY
+from stores import Stores
 from strategies import DIMENSION_VALUES, batch, columns, dimension_labels
 
 FIRST = dt.date(2026, 2, 1)
@@ -70,9 +70,10 @@ def groups() -> st.SearchStrategy[list[tuple[str, list[SentBatch]]]]:
 class Driver:
     """Gives the same batches to a store group by group, to another one by one, and to oracles."""
 
-    def __init__(self, grouped: EmbeddedStore, single: EmbeddedStore) -> None:
+    def __init__(self, grouped: ActivityStore, single: ActivityStore) -> None:
         self._grouped, self._single = grouped, single
-        self._live, self._frozen = LiveTurnstile(), FrozenTurnstile()
+        self._frozen = FrozenTurnstile()
+        self._oracles: list[Turnstile] = [self._frozen]
         self._epoch = self._fixed = 0
         self._closed: set[int] = set()
         self._events_seen: set[int] = {0}
@@ -80,10 +81,6 @@ class Driver:
         self._offset: int | None = None
         for one in (grouped, single, self._frozen):
             one.open_month(MONTH, lookback_days=30, dimensions=tuple(DIMENSION_VALUES))
-        for store in (grouped, single):
-            store.live.open(MONTH)
-            store.live.begin(LIVE)
-        self._live.begin(LIVE)
 
     def group(self, sent: Sequence[SentBatch]) -> None:
         """Applies a group; the outcome of each batch is that of the oracle and of the other."""
@@ -110,7 +107,7 @@ class Driver:
 
     def erase(self) -> None:
         """Forgets the first user under every key."""
-        for oracle in (self._live, self._frozen):
+        for oracle in self._oracles:
             oracle.erase([0])
         for store in (self._grouped, self._single):
             store.forget([_name(0, epoch) for epoch in range(self._epoch + 1)])
@@ -129,7 +126,6 @@ class Driver:
             what = {"window_days": (1, 7, 30), "segments": SEGMENTS}
             expected = self._frozen.contributions(MONTH, day, **what).tolist()
             assert expected == self._grouped.contributions(MONTH, day, **what).tolist()
-        assert self._live.count() == self._grouped.live.count(LIVE)
         assert self._offset == self._grouped.offset("source")
 
     def _build(self, sent: SentBatch) -> EventBatch:
@@ -161,10 +157,34 @@ class Driver:
                 continue
             self._events_seen.add(event_id)
             late += DAY + offset in self._closed
-            for oracle in (self._live, self._frozen):
+            for oracle in self._oracles:
                 oracle.update(Event(user, _op(add), DAY + offset), labels)
-        self._live.settle()
+        self._settle()
         return Applied(accepted=count - duplicate - late, duplicate=duplicate, late=late)
+
+    def _settle(self) -> None:
+        """A batch is over."""
+
+
+class LiveDriver(Driver):
+    """Counts a day live as well."""
+
+    def __init__(self, grouped: ActivityStore, single: ActivityStore) -> None:
+        super().__init__(grouped, single)
+        self._live = LiveTurnstile()
+        self._oracles.append(self._live)
+        for store in (grouped, single):
+            store.live.open(MONTH)
+            store.live.begin(LIVE)
+        self._live.begin(LIVE)
+
+    def check(self) -> None:
+        """Every count is that of the oracles, the live one too."""
+        super().check()
+        assert self._live.count() == self._grouped.live.count(LIVE)
+
+    def _settle(self) -> None:
+        self._live.settle()
 
 
 def _op(add: bool) -> Op:
@@ -176,26 +196,33 @@ def _name(user: int, epoch: int) -> int:
     return (1 + user + USERS * epoch) * 0x9E3779B97F4A7C15 % 2**64
 
 
-@settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
-@given(stream=groups())
-def test_groups_equal_batches_one_by_one(
-    make: Callable[[], EmbeddedStore], stream: list[tuple[str, list[SentBatch]]]
-) -> None:
+KINDS = {"plain": LiveDriver, "encrypted": LiveDriver, "lake": Driver}
+"""What drives the stores of each implementation: a lake is not counted live."""
+
+
+@pytest.mark.parametrize(("stores", "driver"), KINDS.items(), indirect=["stores"], ids=KINDS)
+def test_groups_equal_batches_one_by_one(stores: Stores, driver: type[Driver]) -> None:
     """However batches are grouped, each outcome and each prefix is that of the oracles."""
-    driver = Driver(make(), make())
-    for verb, group in stream:
-        event(f"rotations in a group: {sum(one.rotated for one in group[1:])}")
-        driver.group(group)
-        driver.check()
-        getattr(driver, verb)()
-        driver.check()
+
+    @settings(max_examples=stores.examples(60), suppress_health_check=list(HealthCheck))
+    @given(stream=groups())
+    def check(stream: list[tuple[str, list[SentBatch]]]) -> None:
+        one = driver(stores(), stores())
+        for verb, group in stream:
+            event(f"rotations in a group: {sum(some.rotated for some in group[1:])}")
+            one.group(group)
+            one.check()
+            getattr(one, verb)()
+            one.check()
+
+    check()
 
 
 def test_a_rotation_inside_a_group_moves_what_the_group_wrote(
-    make: Callable[[], EmbeddedStore],
+    stores: Stores,
 ) -> None:
     """With as many aliases before and after, rows written under the old name move to the new."""
-    store = make()
+    store = stores()
     before = batch([Event(11, Op.ADD, DAY)], alias=lambda _who: [1])
     after = batch([Event(21, Op.ADD, DAY + 1)], alias=lambda _who: [11])
     store.apply(batch([Event(1, Op.ADD, DAY - 1)]))
@@ -223,9 +250,9 @@ def test_who_leaves_the_live_day_within_a_group_stays_out(
     assert 1 == store.live.count(LIVE)
 
 
-def test_one_batch_twice_in_a_group(make: Callable[[], EmbeddedStore]) -> None:
+def test_one_batch_twice_in_a_group(stores: Stores) -> None:
     """Without ids a batch that comes twice is applied twice; with one, once."""
-    store = make()
+    store = stores()
     plain, named = batch([Event(1, Op.ADD, DAY)]), batch([Event(2, Op.ADD, DAY)], batch_id="a")
 
     once, again = Applied(accepted=1, duplicate=0, late=0), Applied(accepted=0, duplicate=1, late=0)
@@ -234,11 +261,11 @@ def test_one_batch_twice_in_a_group(make: Callable[[], EmbeddedStore]) -> None:
 
 
 def test_a_group_is_cut_where_it_is_too_long(
-    make: Callable[[], EmbeddedStore], monkeypatch: pytest.MonkeyPatch
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More rows than one batch may have are folded in piece by piece, and committed together."""
     monkeypatch.setattr(folding, "BATCH_ROWS_MAX", 4)
-    store = make()
+    store = stores()
     some = [columns(np.arange(3 * n, 3 * n + 3), np.full(3, DAY)) for n in range(5)]
 
     assert [Applied(accepted=3, duplicate=0, late=0)] * 5 == store.apply_many(some)
@@ -246,10 +273,10 @@ def test_a_group_is_cut_where_it_is_too_long(
 
 
 def test_a_group_that_cannot_be_stored_leaves_nothing(
-    make: Callable[[], EmbeddedStore], monkeypatch: pytest.MonkeyPatch
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where one batch has no room, none of the group is there, with its ids and offsets."""
-    store = make()
+    store = stores()
     good = batch([Event(1, Op.ADD, DAY, 5)], batch_id="a", offsets={"source": 3})
     labeled = batch([(Event(2, Op.ADD, DAY), {"platform": "web"})])
     monkeypatch.setattr("dpdau.activity.dictionary.DIMENSIONS_MAX", 0)
@@ -260,9 +287,9 @@ def test_a_group_that_cannot_be_stored_leaves_nothing(
     assert [Applied(accepted=1, duplicate=0, late=0)] == store.apply_many([good])
 
 
-def test_upkeep_is_free_to_come_at_any_time(folder: Path) -> None:
+def test_upkeep_is_free_to_come_at_any_time(stores: Stores) -> None:
     """Tending between batches changes no count, and leaves less to read."""
-    store = EmbeddedStore(folder / "tended", clock=lambda: NOW, limits=TINY)
+    store = stores()
     for number in range(9):
         store.apply(columns(np.arange(number, number + 5), np.full(5, DAY)))
         store.tend()
@@ -271,4 +298,3 @@ def test_upkeep_is_free_to_come_at_any_time(folder: Path) -> None:
 
     assert stats == store.stats()
     assert 13 == store.counts(first=FIRST, last=FIRST, window_days=(1,))[0, 0]
-    store.close()

@@ -5,6 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from dpdau.errors import InvalidSettingError
 from dpdau.settings import Settings, load, rows
@@ -192,3 +193,33 @@ def test_a_live_budget_out_of_range_stops_the_start(tmp_path: Path) -> None:
         product(tmp_path, LIVE_EPSILON=1e-9),
     ):
         pass
+
+
+def test_options_of_spark_are_names_and_values_that_are_never_shown() -> None:
+    """A comma in a value is written with a sign before it; so is no token of a master shown."""
+    options = r"spark.executor.memory=8g, spark.jars=a.jar\,b.jar,spark.hush.secret=x=y"
+    loaded = load(SPARK_OPTIONS=SecretStr(options), SPARK_MASTER="sc://h/;token=hush;use_ssl=true")
+    shown = {row.name: row.value for row in rows(loaded)}
+
+    assert {
+        "spark.executor.memory": "8g",
+        "spark.jars": "a.jar,b.jar",
+        "spark.hush.secret": "x=y",
+    } == loaded.spark_options
+    assert {} == load().spark_options
+    assert "set (hidden)" == shown["SPARK_OPTIONS"]
+    assert "sc://h/;token=(hidden);use_ssl=true" == shown["SPARK_MASTER"]
+
+
+def test_options_of_spark_of_another_form_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not repeated."""
+    monkeypatch.setenv("SPARK_OPTIONS", "spark.hush")
+    with pytest.raises(InvalidSettingError, match="name=value") as caught:
+        load()
+    assert "hush" not in str(caught.value)
+
+
+def test_the_lake_is_under_the_data_directory_unless_it_is_named() -> None:
+    """Others read it too, so it is absolute."""
+    assert Path("data/lake").absolute() == load().lake_dir
+    assert Path("/mnt/lake") == load(LAKE_DIR=Path("/mnt/lake")).lake_dir

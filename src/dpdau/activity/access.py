@@ -1,36 +1,29 @@
-"""The doors of the embedded store: who may write, who may look, and what a failure is called."""
+"""The doors of the embedded store: its folder of segment files, and what is read from it."""
 
-import contextlib
-import sqlite3
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
 from dpdau.activity.change import StoreLimits
+from dpdau.activity.doors import MANIFEST, Doors, translated
 from dpdau.activity.history import History, Snapshot
 from dpdau.activity.leftovers import recover
-from dpdau.activity.made import mark_made, was_made
 from dpdau.activity.manifest import Manifest
 from dpdau.activity.runs import Table
 from dpdau.activity.sealing import Sealer
 from dpdau.activity.segments import SegmentFiles
 from dpdau.activity.upkeep import Upkeep
-from dpdau.activity.writer_lock import WriterLock
-from dpdau.errors import InvalidPlanError, StoreCorruptError, StoreUnavailableError
+from dpdau.errors import StoreUnavailableError
 
-_READ_ATTEMPTS: Final = 10
-_FOLDER_MODE: Final = 0o700
-MANIFEST: Final = "manifest.sqlite"
+__all__ = ["MANIFEST", "SEGMENTS", "StoreAccess"]
+
 SEGMENTS: Final = "segments"
-SECRET_BYTES_MAX: Final = 1 << 20
-"""The longest secret of a month."""
-_BODY: Final = "body"
+_READ_ATTEMPTS: Final = 10
 
 _Answer = TypeVar("_Answer")
 
 
-class StoreAccess:
+class StoreAccess(Doors[Upkeep]):
     """One writer at a time, any number of readers, all errors the store's own.
 
     Args and Raises are those of `EmbeddedStore`.
@@ -39,92 +32,22 @@ class StoreAccess:
     def __init__(
         self, root: Path, *, store_key: bytes | None, read_only: bool, limits: StoreLimits
     ) -> None:
-        self._root = root
-        self._read_only = read_only
+        sealer = Sealer(store_key)
         self._limits = limits
-        self._sealer: Final = Sealer(store_key)
-        self.files: Final = SegmentFiles(root / SEGMENTS, self._sealer, limits.cache_bytes_max)
-        self._path = root / MANIFEST
-        self._lock = threading.RLock()
-        self._replaces = threading.Lock()
-        self._lookup_lock = threading.Lock()
-        self._writer: tuple[Manifest, Upkeep] | None = None
-        self._writer_lock = WriterLock(root / "writer.lock")
-        self._closed = False
-        with _translated():
-            if not read_only:
-                self._prepare()
-            elif not Manifest.exists(self._path):
-                raise StoreUnavailableError(f"Expected an activity store in {root}, found none.")
-            self._lookups = Manifest(self._path, self._sealer, read_only=True)
-            self._snapshots = Manifest(self._path, self._sealer, read_only=True)
-        self._history = History(self._snapshots, self.files, self._sealer)
-
-    @staticmethod
-    def exists(root: Path) -> bool:
-        """Whether a store was made in a folder, be its manifest there or lost."""
-        return was_made(root) or Manifest.exists(root / MANIFEST)
-
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[tuple[Manifest, Upkeep]]:
-        """The writing side, for one call at a time, to add to what is there."""
-        with self._lock, _translated():
-            self._check_open()
-            if self._read_only:
-                raise StoreUnavailableError("Expected a store to write, found it read-only.")
-            yield self._acquire()
-
-    @contextlib.contextmanager
-    def rewriting(self) -> Iterator[tuple[Manifest, Upkeep]]:
-        """The writing side, to replace what is there as well; nothing is folded meanwhile."""
-        with self._replaces, self.writing() as both:
-            yield both
-
-    @contextlib.contextmanager
-    def folding(self) -> Iterator[Upkeep]:
-        """What folds and merges, for one call at a time; it takes its turns to write by itself.
-
-        Others may add meanwhile, and nobody else replaces or deletes a file.
-        """
-        with self._replaces, _translated():
-            with self.writing() as (_manifest, upkeep):
-                pass
-            yield upkeep
-
-    @contextlib.contextmanager
-    def folding_unless_busy(self) -> Iterator[bool]:
-        """The right to fold within `writing`; False where another thread has it."""
-        # Not waited for: who folds waits for the turn to write, which the caller has.
-        if not self._replaces.acquire(blocking=False):
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            self._replaces.release()
-
-    @contextlib.contextmanager
-    def unless_busy(self, wait_seconds: float) -> Iterator[bool]:
-        """Keeps the writing side for the calls inside; False, and nothing, where it would wait."""
-        if not self._lock.acquire(timeout=wait_seconds):
-            yield False
-            return
-        try:
-            yield self._writer is not None
-        finally:
-            self._lock.release()
-
-    @contextlib.contextmanager
-    def looking(self) -> Iterator[Manifest]:
-        """A read-only view of the manifest, for one call at a time."""
-        with self._lookup_lock, _translated():
-            self._check_open()
-            with self._lookups.reading():
-                yield self._lookups
+        self.files: Final = SegmentFiles(root / SEGMENTS, sealer, limits.cache_bytes_max)
+        super().__init__(
+            root,
+            sealer=sealer,
+            read_only=read_only,
+            lock_wait_seconds=limits.lock_wait_seconds,
+        )
+        with translated():
+            self._snapshots = self._manifest(read_only=True)
+        self._history = History(self._snapshots, self.files, sealer)
 
     def read(self, tables: Sequence[Table], question: Callable[[Snapshot], _Answer]) -> _Answer:
         """Answers from one snapshot; takes another one where a merge replaced a file meanwhile."""
-        with _translated():
+        with translated():
             for _ in range(_READ_ATTEMPTS):
                 self._check_open()
                 try:
@@ -136,111 +59,25 @@ class StoreAccess:
             "Expected to read while another process merges, found files replaced too often; retry."
         )
 
-    def seal_secret(self, name: str, body: bytes) -> bytes:
-        """A secret as it is stored under a name.
-
-        Raises:
-            InvalidPlanError: It is empty or too long.
-        """
-        if not 0 < len(body) <= SECRET_BYTES_MAX:
-            raise InvalidPlanError(
-                f"Expected a secret of 1..{SECRET_BYTES_MAX} bytes, found {len(body)}."
-            )
-        return self._sealer.for_file(name).seal(body, _BODY)
-
-    def open_secret(self, name: str, stored: bytes) -> bytes:
-        """The inverse of `seal_secret`."""
-        return bytes(self._sealer.for_file(name).open(stored, _BODY))
-
-    def close(self) -> None:
-        """Releases files and the writer's lock; may be called twice."""
-        with self._replaces, self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._lookups.close()
-            self._snapshots.close()
-            self._release()
-
-    def _prepare(self) -> None:
-        """Makes a missing store and deletes what a crash left, where nobody else is writing."""
-        self._root.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-        missing = not Manifest.exists(self._path)
-        if not self._writer_lock.take(self._limits.lock_wait_seconds if missing else 0.0):
-            if missing and not Manifest.exists(self._path):
-                raise self._busy()
-            return
-        try:
-            if not Manifest.exists(self._path):
-                self._refuse_a_lost_manifest()
-                Manifest.create(self._path, self._sealer)
-            mark_made(self._root)
-            manifest = Manifest(self._path, self._sealer, read_only=False)
-            with contextlib.closing(manifest):
-                recover(manifest, self.files)
-        finally:
-            self._release()
-
-    def _refuse_a_lost_manifest(self) -> None:
-        """An empty manifest beside what a store left would make everything in it an orphan."""
-        if was_made(self._root) or self.files.names():
-            raise StoreCorruptError(
-                f"Expected the manifest of the activity store at {self._path}, found none that is "
-                "complete. Restore it from a backup; nothing was changed."
-            )
-
-    def _acquire(self) -> tuple[Manifest, Upkeep]:
-        """The writing side; takes the writer's lock on the first call."""
-        if self._writer is None:
-            if not self._writer_lock.take(self._limits.lock_wait_seconds):
-                raise self._busy()
-            manifest = Manifest(self._path, self._sealer, read_only=False)
-            upkeep = Upkeep(
-                manifest,
-                history=self._history,
-                files=self.files,
-                sealer=self._sealer,
-                limits=self._limits,
-                turn=self._lock,
-            )
-            self._writer = (manifest, upkeep)
-            recover(manifest, self.files)
-        return self._writer
-
-    def _release(self) -> None:
-        """Gives up the writing side."""
-        if self._writer is not None:
-            self._writer[0].close()
-            self._writer = None
-        self._writer_lock.release()
-
-    def _busy(self) -> StoreUnavailableError:
-        """The error for a store that another process writes."""
-        return StoreUnavailableError(
-            f"Expected to be the only writer of {self._root}, found another process that writes."
+    def _make_writer(self, manifest: Manifest) -> Upkeep:
+        """Changes the segment files."""
+        return Upkeep(
+            manifest,
+            history=self._history,
+            files=self.files,
+            sealer=self._sealer,
+            limits=self._limits,
+            turn=self._lock,
         )
 
-    def _check_open(self) -> None:
-        """Refuses work after `close`."""
-        if self._closed:
-            raise StoreUnavailableError("Expected an open store, found it closed.")
+    def _recover(self, manifest: Manifest) -> None:
+        """Ends what a crash cut short; the caller holds the writer's lock."""
+        recover(manifest, self.files)
 
+    def _has_data(self) -> bool:
+        """Whether there are segment files."""
+        return bool(self.files.names())
 
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Turns the errors of SQLite and of the system into the store's own."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        name = Path(str(error.filename)).name
-        raise StoreCorruptError(f"Expected the file {name}, found none.", file=name) from error
-    except (sqlite3.OperationalError, OSError) as error:
-        raise StoreUnavailableError(
-            f"Expected to use the activity store, found: {error}."
-        ) from error
-    except sqlite3.IntegrityError:
-        raise
-    except sqlite3.DatabaseError as error:
-        raise StoreCorruptError(
-            f"Expected an intact manifest, found: {error}.", file="manifest.sqlite"
-        ) from error
+    def _close_views(self) -> None:
+        """Releases what is read."""
+        self._snapshots.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from dpdau.activity.access import MANIFEST, SEGMENTS
+from dpdau.activity.lake_table import LakeTable
 from dpdau.activity.made import mark_made
 from dpdau.errors import StoreCorruptError, StoreUnavailableError
 
@@ -36,6 +37,7 @@ def copy_store(source: Path, target: Path, *, moved: Moved = lambda _done, _all:
         copied, a newer state is taken.
 
     Raises:
+        InvalidSettingError: Its data lies in a lake, which the tools of its storage copy.
         StoreCorruptError: A file of the store is gone.
         StoreUnavailableError: It cannot be read or written, or files were replaced too often.
     """
@@ -87,6 +89,7 @@ def _copy_manifest(source: Path, target: Path) -> dict[str, int]:
         contextlib.closing(sqlite3.connect(target, isolation_level=None)) as made,
     ):
         good.backup(made)
+        LakeTable(made).check(None)
         # In one file, so that whoever reads the copy leaves nothing beside it.
         made.execute("PRAGMA journal_mode = DELETE")
         return dict(made.execute("SELECT name, size FROM segments ORDER BY name"))

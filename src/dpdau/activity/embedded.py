@@ -23,8 +23,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dpdau import __version__
-from dpdau.activity import held, labels, masks
+from dpdau.activity import labels, masks
 from dpdau.activity.access import StoreAccess
 from dpdau.activity.change import StoreLimits
 from dpdau.activity.counting import PageLoader, windowed_counts
@@ -39,26 +38,21 @@ from dpdau.activity.month_view import warm_months
 from dpdau.activity.months import Months
 from dpdau.activity.runs import Rows, find
 from dpdau.activity.store import Applied, StoreStats
-from dpdau.domain import (
-    WINDOW_DAYS_MAX,
-    Clock,
-    ErasureReceipt,
-    EventBatch,
-    Segment,
-    day_date,
-    day_number,
+from dpdau.activity.upkeep import Upkeep
+from dpdau.activity.verbs import (
+    StoreVerbs,
+    check_days,
+    check_windows,
+    erasure_receipt,
+    unique_keys,
 )
-from dpdau.errors import InvalidPlanError, NotFoundError
+from dpdau.domain import Clock, EventBatch, Segment, day_date, day_number
 
-COUNT_DAYS_MAX: Final = 4096
-"""The longest range of days that one call may count."""
 _PATIENCE: Final = 2
 """How many times its limits what waits may reach before a commit folds it itself."""
-FORGET_MAX: Final = 1_000_000
-"""How many pseudonyms one call may forget."""
 
 
-class EmbeddedStore:
+class EmbeddedStore(StoreVerbs[Upkeep]):
     """An `ActivityStore` in a folder.
 
     One process writes at a time: the first write takes `writer.lock` and holds it until `close`.
@@ -76,6 +70,7 @@ class EmbeddedStore:
         has not acknowledged is there whole or not at all.
 
     Raises:
+        InvalidSettingError: The data of the store lies in a lake.
         SecretMismatchError: The store was written under another key, or none.
         SchemaVersionError: The store was written by a newer version.
         StoreUnavailableError: The folder cannot be opened.
@@ -91,20 +86,14 @@ class EmbeddedStore:
         limits: StoreLimits | None = None,
     ) -> None:
         self._root = root
-        self._clock = clock
         self._access = StoreAccess(
             root,
             store_key=store_key,
             read_only=read_only,
             limits=StoreLimits() if limits is None else limits,
         )
-        self._months = Months(self._access, clock)
+        super().__init__(self._access, clock, Months(self._access, clock))
         self.live: Final = LiveDays(self._access, clock)
-
-    @staticmethod
-    def exists(root: Path) -> bool:
-        """Whether a store was made in a folder, be its manifest there or lost."""
-        return StoreAccess.exists(root)
 
     def apply(self, batch: EventBatch) -> Applied:
         """Folds a batch in; see `ActivityStore.apply`."""
@@ -149,10 +138,6 @@ class EmbeddedStore:
             self._access.read((MASKS, HELD), lambda state: warm_months(state) if is_done else None)
         return is_done
 
-    def unless_busy(self, wait_seconds: float) -> contextlib.AbstractContextManager[bool]:
-        """Keeps the writing side for the calls inside; see `ActivityStore.unless_busy`."""
-        return self._access.unless_busy(wait_seconds)
-
     def counts(
         self,
         *,
@@ -167,10 +152,8 @@ class EmbeddedStore:
             InvalidPlanError: A window outside 1..64 days, or a range that is empty or too long.
             StoreCorruptError: A file is damaged or gone.
         """
-        days = (last - first).days + 1
-        if not 1 <= days <= COUNT_DAYS_MAX:
-            raise InvalidPlanError(f"Expected a range of 1..{COUNT_DAYS_MAX} days, found {days}.")
-        _check_windows(window_days)
+        days = check_days(first, last)
+        check_windows(window_days)
         value = None if segment is None else self._segment_code(segment)
         if segment is not None and value is None:
             return np.zeros((len(window_days), days), dtype=np.int64)
@@ -187,7 +170,7 @@ class EmbeddedStore:
 
     def growth(self, end: dt.date, *, window_days: int) -> NDArray[np.int64]:
         """Who came and went between two neighboring windows; see `ActivityStore.growth`."""
-        _check_windows([window_days])
+        check_windows([window_days])
         return self._access.read(
             (MASKS,),
             lambda state: growth_counts(
@@ -198,28 +181,6 @@ class EmbeddedStore:
                 rows=state.size(MASKS),
             ),
         )
-
-    def segment_values(self, dimension: str) -> tuple[str, ...]:
-        """The values of a dimension seen so far, sorted. Private: not for publication."""
-        with self._access.looking() as manifest:
-            known = manifest.dimensions().get(dimension)
-            return () if known is None else tuple(manifest.values(known))
-
-    def close_day(self, day: dt.date) -> None:
-        """Marks a day as released; durable, idempotent."""
-        with self._access.writing() as (manifest, _upkeep), manifest.writing():
-            manifest.close_day(day_number(day))
-
-    def closed_days(self, first: dt.date, last: dt.date) -> frozenset[dt.date]:
-        """The days of a range that were marked as released."""
-        with self._access.looking() as manifest:
-            found = manifest.closed_days(day_number(first), day_number(last))
-            return frozenset(day_date(day) for day in found)
-
-    def has_closed_days(self) -> bool:
-        """Whether any day was ever marked as released."""
-        with self._access.looking() as manifest:
-            return manifest.has_closed_days()
 
     def forget(
         self,
@@ -238,11 +199,7 @@ class EmbeddedStore:
             StoreUnavailableError: Nothing was taken out, or all was but a reader kept the
                 write-ahead log from being emptied; in both cases retry.
         """
-        if len(pseudonyms) > FORGET_MAX:
-            raise InvalidPlanError(
-                f"Expected at most {FORGET_MAX} pseudonyms, found {len(pseudonyms)}."
-            )
-        keys = np.unique(np.array(list(pseudonyms), dtype=np.uint64))
+        keys = unique_keys(pseudonyms)
         with self._access.rewriting() as (manifest, upkeep):
             now = self._clock()
             upkeep.tend(now)
@@ -254,69 +211,17 @@ class EmbeddedStore:
             def also() -> None:
                 if erasure_id is not None:
                     manifest.receipts.add(
-                        ErasureReceipt(
-                            erasure_id=erasure_id,
+                        erasure_receipt(
+                            manifest,
+                            erasure_id,
+                            done_at or now,
                             days_touched=touched,
-                            done_at=done_at or now,
-                            keys_searched=len(keys),
-                            tombstones=held.kept_of(manifest.open_months(), manifest.live.day()),
-                            version=__version__,
+                            keys=len(keys),
                         )
                     )
 
             upkeep.forget(keys, now, also)
             return touched
-
-    def open_month(self, month: str, *, lookback_days: int, dimensions: Sequence[str] = ()) -> None:
-        """Starts to keep what a month counts; see `ActivityStore.open_month`."""
-        self._months.open(month, lookback_days=lookback_days, dimensions=dimensions)
-
-    def freeze(self, month: str, day: dt.date) -> None:
-        """Fixes the next day of an open month; see `ActivityStore.freeze`."""
-        self._months.freeze(month, day)
-
-    def frozen_through(self, month: str) -> dt.date | None:
-        """The last fixed day of a month, or None."""
-        return self._months.frozen_through(month)
-
-    def contributions(
-        self,
-        month: str,
-        day: dt.date,
-        *,
-        window_days: Sequence[int],
-        segments: Sequence[Segment] = (),
-    ) -> NDArray[np.int64]:
-        """What an open month counts on a fixed day; see `ActivityStore.contributions`."""
-        return self._months.contributions(month, day, window_days=window_days, segments=segments)
-
-    def put_secret(self, month: str, body: bytes) -> bytes:
-        """Stores the secret of an open month once; see `ActivityStore.put_secret`."""
-        return self._months.put_secret(month, body)
-
-    def secret(self, month: str) -> bytes | None:
-        """The secret of an open month, or None."""
-        return self._months.secret(month)
-
-    def open_months(self) -> tuple[str, ...]:
-        """The months that were opened and not ended, oldest first."""
-        return self._months.open_months()
-
-    def end_month(self, month: str) -> None:
-        """Destroys all that was kept for a month; see `ActivityStore.end_month`."""
-        self._months.end(month)
-
-    def receipt(self, erasure_id: str) -> ErasureReceipt:
-        """The receipt of an erasure.
-
-        Raises:
-            NotFoundError: There is none with this id.
-        """
-        with self._access.looking() as manifest:
-            found = manifest.receipts.find(erasure_id)
-        if found is None:
-            raise NotFoundError("Expected the id of an erasure, found none with this id.")
-        return found
 
     def purge_before(self, day: dt.date) -> None:
         """Drops all activity before a day, and the labels of months that ended before it."""
@@ -328,30 +233,9 @@ class EmbeddedStore:
         with self._access.rewriting() as (_manifest, upkeep):
             upkeep.flush(self._clock())
 
-    def offset(self, source: str) -> int | None:
-        """The last offset of a source that was stored with its activity, or None."""
-        with self._access.looking() as manifest:
-            return manifest.offset(source)
-
     def stats(self) -> StoreStats:
         """The size of the store; see `StoreStats`."""
         return self._access.read((MASKS,), self._measure)
-
-    def check_writable(self) -> None:
-        """Proves that a durable write works now; see `ActivityStore.check_writable`."""
-        with self._access.writing() as (manifest, _upkeep), manifest.writing():
-            manifest.probe(self._clock())
-
-    def close(self) -> None:
-        """Releases files and the writer's lock; may be called twice."""
-        self._access.close()
-
-    def _segment_code(self, segment: Segment) -> tuple[int, int] | None:
-        """The dimension id and value code of a segment, or None where it was never seen."""
-        with self._access.looking() as manifest:
-            dimension = manifest.dimensions().get(segment.dimension)
-            code = None if dimension is None else manifest.value_code(dimension, segment.value)
-            return None if dimension is None or code is None else (dimension, code)
 
     def _measure(self, state: Snapshot) -> StoreStats:
         """The size of one state."""
@@ -381,17 +265,6 @@ class EmbeddedStore:
             if active
             else None,
         )
-
-
-def _check_windows(window_days: Sequence[int]) -> None:
-    """Refuses a window that nothing here counts.
-
-    Raises:
-        InvalidPlanError: One is outside 1..64 days.
-    """
-    wrong = [one for one in window_days if not 1 <= one <= WINDOW_DAYS_MAX]
-    if wrong:
-        raise InvalidPlanError(f"Expected windows of 1..{WINDOW_DAYS_MAX} days, found {wrong[0]}.")
 
 
 def _loader(state: Snapshot, segment: tuple[int, int] | None) -> PageLoader:

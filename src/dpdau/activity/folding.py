@@ -8,7 +8,8 @@ one (a key rotation lies between them), a new *stretch* begins; it sees the rows
 import dataclasses
 import datetime as dt
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
 import numpy as np
@@ -33,7 +34,87 @@ from dpdau.domain import BATCH_ROWS_MAX, EventBatch, Labels
 _Answer = TypeVar("_Answer")
 
 
-class Folding:
+class Notes:
+    """What a commit notes beside its rows: batch ids, offsets, and names of labels.
+
+    Args:
+        manifest: The writing side; the caller holds the writer's lock.
+        now: What time it is.
+    """
+
+    def __init__(self, manifest: Manifest, now: dt.datetime) -> None:
+        self._manifest = manifest
+        self._now = now
+        self._labels = NewLabels(manifest)
+        self._batch_ids: dict[str, None] = {}
+        self._offsets: dict[str, int] = {}
+
+    @property
+    def is_only_rows(self) -> bool:
+        """Whether there is nothing to commit but rows."""
+        return not (self._batch_ids or self._offsets or self._labels.are_some)
+
+    def is_new(
+        self, batch_id: str | None, older: Sequence[str], offsets: Mapping[str, int]
+    ) -> bool:
+        """Whether a batch was not applied before, here or earlier; then its id is noted."""
+        if batch_id is not None:
+            known = (batch_id, *older)
+            if any(one in self._batch_ids or self._manifest.batch_applied(one) for one in known):
+                return False
+            self._batch_ids[batch_id] = None
+        self._offsets.update(offsets)
+        return True
+
+    def store(self) -> None:
+        """Writes them, in the transaction of the commit."""
+        for batch_id in self._batch_ids:
+            self._manifest.add_batch(batch_id, self._now.date())
+        self._manifest.set_offsets(self._offsets)
+        self._labels.store()
+
+
+class Arrivals(Notes, ABC):
+    """A group of batches in arrival order: what is new of them, for one commit."""
+
+    def add(self, batches: Sequence[EventBatch]) -> list[Applied]:
+        """Takes the next batches; what became of the events of each."""
+        is_new = [
+            self.is_new(batch.batch_id, batch.older_batch_ids, batch.offsets) for batch in batches
+        ]
+        done = (
+            one
+            for joined in _stretches(list(itertools.compress(batches, is_new)))
+            for one in self._add(joined)
+        )
+        return [
+            next(done) if new else Applied(accepted=0, duplicate=batch.events, late=0)
+            for batch, new in zip(batches, is_new, strict=True)
+        ]
+
+    def _add(self, stretch: "Stretch") -> list[Applied]:
+        """Folds joined batches in."""
+        batch = stretch.batch
+        fresh = np.ones(batch.events, dtype=np.bool_)
+        if batch.event_id.any():
+            fresh = seen.first_occurrences(batch.event_id) & ~self._seen(batch.event_id)
+        late = _late_events(batch, self._manifest) & fresh
+        keep = fresh[batch.event_index]
+        self._put(stretch, fresh, keep, label_run(batch, keep, self._labels))
+        return stretch.applied(fresh, late)
+
+    @abstractmethod
+    def _seen(self, event_id: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Which of some event ids were seen before; 0 is never."""
+
+    @abstractmethod
+    def _put(
+        self, stretch: "Stretch", fresh: NDArray[np.bool_], keep: NDArray[np.bool_], labels: Run
+    ) -> None:
+        """Adds the fresh events, whose rows are kept, and the labels that they bring."""
+
+
+class Folding(Arrivals):
     """Folds a group of batches, in arrival order, into the rows of one commit.
 
     Guarantee:
@@ -46,12 +127,8 @@ class Folding:
     """
 
     def __init__(self, access: StoreAccess, manifest: Manifest, now: dt.datetime) -> None:
+        super().__init__(manifest, now)
         self._access = access
-        self._manifest = manifest
-        self._now = now
-        self._labels = NewLabels(manifest)
-        self._batch_ids: dict[str, None] = {}
-        self._offsets: dict[str, int] = {}
         self.runs: Final[dict[Table, Run]] = {}
 
     @property
@@ -59,48 +136,11 @@ class Folding:
         """Whether there is nothing to commit."""
         return not (any(self.runs.values()) or self._batch_ids or self._offsets)
 
-    @property
-    def is_only_rows(self) -> bool:
-        """Whether there is nothing to commit but rows."""
-        return not (self._batch_ids or self._offsets or self._labels.are_some)
-
-    def add(self, batches: Sequence[EventBatch]) -> list[Applied]:
-        """Takes the next batches; what became of the events of each."""
-        is_new = [self._is_new(batch) for batch in batches]
-        done = (
-            one
-            for joined in _stretches(list(itertools.compress(batches, is_new)))
-            for one in self._add(joined)
-        )
-        return [
-            next(done) if new else Applied(accepted=0, duplicate=batch.events, late=0)
-            for batch, new in zip(batches, is_new, strict=True)
-        ]
-
-    def store(self) -> None:
-        """Writes what is not rows, in the transaction of the commit."""
-        for batch_id in self._batch_ids:
-            self._manifest.add_batch(batch_id, self._now.date())
-        self._manifest.set_offsets(self._offsets)
-        self._labels.store()
-
-    def _is_new(self, batch: EventBatch) -> bool:
-        """Whether a batch was not applied before, here or earlier; then its id is noted."""
-        if batch.batch_id is not None:
-            known = (batch.batch_id, *batch.older_batch_ids)
-            if any(one in self._batch_ids or self._manifest.batch_applied(one) for one in known):
-                return False
-            self._batch_ids[batch.batch_id] = None
-        self._offsets.update(batch.offsets)
-        return True
-
-    def _add(self, stretch: "_Stretch") -> list[Applied]:
-        """Folds joined batches in."""
+    def _put(
+        self, stretch: "Stretch", fresh: NDArray[np.bool_], keep: NDArray[np.bool_], labels: Run
+    ) -> None:
+        """Adds the rows of the fresh events."""
         batch = stretch.batch
-        fresh = self._fresh_events(batch)
-        late = _late_events(batch, self._manifest) & fresh
-        keep = fresh[batch.event_index]
-        labels = label_run(batch, keep, self._labels)
         pseudonym, day, add = batch.pseudonym[keep], batch.day[keep], batch.add[keep]
         events = masks.from_rows(pseudonym, day, add)
         rows: dict[Table, Run] = {}
@@ -123,18 +163,15 @@ class Folding:
         rows[SEEN] = seen.from_ids(batch.event_id[fresh], self._now)
         for table, run in rows.items():
             self.runs[table] = merge_runs(table, self.runs.get(table, {}), run)
-        return stretch.applied(fresh, late)
 
-    def _fresh_events(self, batch: EventBatch) -> NDArray[np.bool_]:
-        """(events,) bool: False for an event that was seen before or earlier in the batch."""
-        if not batch.event_id.any():
-            return np.ones(batch.events, dtype=np.bool_)
-        fresh = seen.first_occurrences(batch.event_id)
-        ids = np.unique(batch.event_id)
+    def _seen(self, event_id: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Which of some event ids were seen before."""
+        ids = np.unique(event_id)
         known = self._read((SEEN,), lambda state: state.lookup(SEEN, ids))
+        found = np.zeros(event_id.shape, dtype=np.bool_)
         for rows in known.values():
-            fresh &= ~find(rows.key, batch.event_id)[1]
-        return fresh
+            found |= find(rows.key, event_id)[1]
+        return found
 
     def _read(self, tables: Sequence[Table], question: Callable[[Snapshot], _Answer]) -> _Answer:
         """Answers from the store as it is after the stretches so far."""
@@ -150,7 +187,7 @@ class Folding:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Stretch:
+class Stretch:
     """Batches in a row that are folded in at once.
 
     Attributes:
@@ -175,7 +212,7 @@ class _Stretch:
         ]
 
 
-def _stretches(batches: Sequence[EventBatch]) -> Iterator[_Stretch]:
+def _stretches(batches: Sequence[EventBatch]) -> Iterator[Stretch]:
     """The batches of a group, joined as far as the outcome allows."""
     start = rows = 0
     # Asked of the whole group first: batches under the same keys never do, and then none is asked.
@@ -202,10 +239,10 @@ def _renames(later: Sequence[EventBatch], earlier: Sequence[EventBatch]) -> bool
     return bool(np.isin(aliases, known).any())
 
 
-def _joined(batches: Sequence[EventBatch]) -> _Stretch:
+def _joined(batches: Sequence[EventBatch]) -> Stretch:
     """Batches with equally many aliases as one."""
     if len(batches) == 1:
-        return _Stretch(batches[0], np.zeros(batches[0].events, dtype=np.intp), 1)
+        return Stretch(batches[0], np.zeros(batches[0].events, dtype=np.intp), 1)
     counts = [one.events for one in batches]
     starts = np.cumsum([0, *counts[:-1]], dtype=np.int32)
     names = dict.fromkeys(name for one in batches for name in one.labels)
@@ -222,7 +259,7 @@ def _joined(batches: Sequence[EventBatch]) -> _Stretch:
         aliases=np.concatenate([one.aliases for one in batches], axis=1),
         labels={name: _joined_labels(batches, name) for name in names},
     )
-    return _Stretch(batch, np.repeat(np.arange(len(batches)), counts), len(batches))
+    return Stretch(batch, np.repeat(np.arange(len(batches)), counts), len(batches))
 
 
 def _joined_labels(batches: Sequence[EventBatch], name: str) -> Labels:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dpdau.activity.held import PlanMonth
+from dpdau.activity.lake_table import LakeTable
 from dpdau.activity.memory import Memory
 from dpdau.activity.receipts import RECEIPTS_SCHEMA, RECEIPTS_VERSION, ReceiptTable
 from dpdau.activity.sealing import Sealer
@@ -113,6 +114,7 @@ class Manifest:
         self._memory = Memory(on=not read_only)
         self.live: Final = LiveTable(self._db)
         self.receipts: Final = ReceiptTable(self._db)
+        self.lake: Final = LakeTable(self._db)
         try:
             self._db.execute("PRAGMA synchronous = FULL")
             # Freed pages are overwritten, so that what is forgotten is not left in the file.
@@ -126,7 +128,7 @@ class Manifest:
             raise
 
     @staticmethod
-    def create(path: Path, sealer: Sealer) -> None:
+    def create(path: Path, sealer: Sealer, *, lake: str | None = None) -> None:
         """Makes an empty manifest, complete or not at all; one caller at a time."""
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
         db = sqlite3.connect(path, isolation_level=None)
@@ -139,6 +141,7 @@ class Manifest:
             db.execute("INSERT INTO meta VALUES ('seq', ?)", (b"0",))
             check = sealer.for_file(_KEY_CHECK).seal(b"dpdau", _KEY_CHECK)
             db.execute("INSERT INTO meta VALUES ('key_check', ?)", (check,))
+            LakeTable(db).create(lake)
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             db.execute("COMMIT")
         finally:
@@ -410,17 +413,11 @@ class Manifest:
 
     def put_month(self, month: PlanMonth) -> None:
         """Stores a month, in place of what was known of it."""
-        row = (
-            month.month,
-            month.lookback_days,
-            json.dumps(month.dimensions),
-            month.frozen_through,
-            month.ended,
-        )
+        first, last = (month.month, month.lookback_days), (month.frozen_through, month.ended)
         self._db.execute(
             "INSERT INTO plan_months VALUES (?, ?, ?, ?, ?) ON CONFLICT (month) DO UPDATE"
             " SET frozen_through = excluded.frozen_through, ended = excluded.ended",
-            row,
+            (*first, json.dumps(month.dimensions), *last),
         )
 
     def drop_month(self, month: int) -> None:

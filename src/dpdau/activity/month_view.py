@@ -17,11 +17,9 @@ from dpdau.activity.labels import (
     plan_groups,
 )
 from dpdau.activity.masks import MASKS, days_mask, page_of
+from dpdau.activity.month_verbs import Code
 from dpdau.activity.parallel import sum_over_parts
 from dpdau.activity.runs import PARTS, Rows, Run, Table, merge_rows, merge_runs, pick
-
-Code = tuple[int, int]
-"""(dimension id, value code)."""
 
 
 class MonthView:

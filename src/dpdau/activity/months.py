@@ -1,193 +1,62 @@
-"""Opens, fixes, counts and ends months: the part of the embedded store behind month plans."""
+"""Fixes, counts and ends months: the part of the embedded store behind month plans."""
 
-import dataclasses
-import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpdau.activity.access import StoreAccess
-from dpdau.activity.held import HELD, PlanMonth, parse_month, plan_month
+from dpdau.activity.held import HELD, PlanMonth
 from dpdau.activity.history import Snapshot
 from dpdau.activity.labels import LABELS
-from dpdau.activity.manifest import Manifest
 from dpdau.activity.masks import MASKS
-from dpdau.activity.month_view import Code, MonthView
-from dpdau.domain import Clock, Segment, day_date, day_number, month_of
-from dpdau.errors import InvalidPlanError
+from dpdau.activity.month_verbs import Code, MonthVerbs
+from dpdau.activity.month_view import MonthView
+from dpdau.activity.upkeep import Upkeep
+from dpdau.domain import Clock
 
 
-class Months:
-    """The month verbs of an `ActivityStore` over its doors; see there for what they promise."""
+class Months(MonthVerbs[Upkeep]):
+    """The month verbs over segment files."""
 
     def __init__(self, access: StoreAccess, clock: Clock) -> None:
+        super().__init__(access, clock)
         self._access = access
-        self._clock = clock
 
-    def open(self, month: str, *, lookback_days: int, dimensions: Sequence[str]) -> None:
-        """See `ActivityStore.open_month`."""
-        asked = plan_month(month, lookback_days=lookback_days, dimensions=dimensions)
-        with self._access.writing() as (manifest, _upkeep):
-            known = manifest.month(asked.month)
-            if known is None:
-                with manifest.writing():
-                    manifest.put_month(asked)
-                return
-            if known.ended:
-                raise _ended(month)
-            if (known.lookback_days, known.dimensions) == (asked.lookback_days, asked.dimensions):
-                return
-            if known.frozen_through is not None or manifest.secret(asked.month) is not None:
-                raise InvalidPlanError(
-                    f"Expected {month} as it was opened, found another look-back or dimensions."
-                )
-            with manifest.writing():
-                manifest.drop_month(known.month)
-                manifest.put_month(asked)
-
-    def freeze(self, month: str, day: dt.date) -> None:
-        """See `ActivityStore.freeze`."""
-        if month_of(day) != month:
-            raise InvalidPlanError(f"Expected a day of {month}, found {day.isoformat()}.")
-        number = day_number(day)
-        with self._access.writing() as (manifest, upkeep):
-            known = _open(manifest, month)
-            if known.frozen_through is not None and number <= known.frozen_through:
-                return
-            if number != known.next_day:
-                raise InvalidPlanError(
-                    f"Expected the days of {month} in order, found {day.isoformat()}."
-                )
-            ids = manifest.dimensions()
-            dimensions = [ids[name] for name in known.dimensions if name in ids]
-
-            def also() -> None:
-                manifest.put_month(dataclasses.replace(known, frozen_through=number))
-                manifest.close_day(number)
-
-            with upkeep.changing() as change:
-                if dimensions:
-                    fixed = self._access.read(
-                        (MASKS, LABELS, HELD),
-                        lambda state: MonthView(state, known).plan_labels(number, dimensions),
-                    )
-                    upkeep.add(change, LABELS, fixed)
-            upkeep.commit(change, also)
-
-    def frozen_through(self, month: str) -> dt.date | None:
-        """See `ActivityStore.frozen_through`."""
-        with self._access.looking() as manifest:
-            known = manifest.month(parse_month(month))
-        if known is None or known.frozen_through is None:
-            return None
-        return day_date(known.frozen_through)
-
-    def contributions(
+    def _fix(
         self,
-        month: str,
-        day: dt.date,
+        writer: Upkeep,
+        month: PlanMonth,
+        day: int,
+        *,
+        dimensions: Sequence[int],
+        also: Callable[[], None],
+    ) -> None:
+        """Stores the plan labels of the newcomers; what is held comes with later events."""
+        with writer.changing() as change:
+            if dimensions:
+                fixed = self._access.read(
+                    (MASKS, LABELS, HELD),
+                    lambda state: MonthView(state, month).plan_labels(day, dimensions),
+                )
+                writer.add(change, LABELS, fixed)
+        writer.commit(change, also)
+
+    def _count(
+        self,
+        checked: Callable[[Sequence[PlanMonth]], PlanMonth],
+        day: int,
         *,
         window_days: Sequence[int],
-        segments: Sequence[Segment],
+        codes: Sequence[Code | None],
     ) -> NDArray[np.int64]:
-        """See `ActivityStore.contributions`."""
-        index, number = parse_month(month), day_number(day)
-        with self._access.looking() as manifest:
-            known = _open(manifest, month)
-            codes = [_code(manifest, known, segment) for segment in segments]
-        wrong = [days for days in window_days if not 1 <= days <= known.lookback_days]
-        if wrong:
-            raise InvalidPlanError(
-                f"Expected windows of 1..{known.lookback_days} days, found {wrong[0]}."
-            )
+        """Counts the view of the month in one snapshot."""
 
         def count(state: Snapshot) -> NDArray[np.int64]:
-            # The month is read again with its rows: it may have ended meanwhile.
-            now = next((one for one in state.months if one.month == index), None)
-            if now is None:
-                raise _ended(month)
-            if now.frozen_through is None or not now.first <= number <= now.frozen_through:
-                raise InvalidPlanError(
-                    f"Expected a day of {month} that is fixed, found {day.isoformat()}."
-                )
-            return MonthView(state, now).counts(number, window_days, codes)
+            return MonthView(state, checked(state.months)).counts(day, window_days, codes)
 
-        return self._access.read((MASKS, LABELS, HELD) if segments else (MASKS, HELD), count)
+        return self._access.read((MASKS, LABELS, HELD) if codes else (MASKS, HELD), count)
 
-    def put_secret(self, month: str, body: bytes) -> bytes:
-        """See `ActivityStore.put_secret`."""
-        index = parse_month(month)
-        sealed = self._access.seal_secret(_secret_name(index), body)
-        with self._access.writing() as (manifest, _upkeep):
-            _open(manifest, month)
-            stored = manifest.secret(index)
-            if stored is not None:
-                return self._access.open_secret(_secret_name(index), stored)
-            with manifest.writing():
-                manifest.add_secret(index, sealed)
-            return body
-
-    def secret(self, month: str) -> bytes | None:
-        """See `ActivityStore.secret`."""
-        index = parse_month(month)
-        with self._access.looking() as manifest:
-            stored = manifest.secret(index)
-        return None if stored is None else self._access.open_secret(_secret_name(index), stored)
-
-    def end(self, month: str) -> None:
-        """See `ActivityStore.end_month`."""
-        index = parse_month(month)
-        with self._access.rewriting() as (manifest, upkeep):
-            known = manifest.month(index)
-            if known is None or known.ended:
-                return
-            upkeep.drop_month(known, self._clock(), lambda: manifest.drop_secret(index))
-            # Last, so that a month of which something may be left in the log is still open.
-            with manifest.writing():
-                if known.frozen_through is None:
-                    manifest.drop_month(index)
-                else:
-                    manifest.put_month(dataclasses.replace(known, ended=True))
-
-    def open_months(self) -> tuple[str, ...]:
-        """See `ActivityStore.open_months`."""
-        with self._access.looking() as manifest:
-            return tuple(month_of(day_date(one.first)) for one in manifest.open_months())
-
-
-def _open(manifest: Manifest, month: str) -> PlanMonth:
-    """A month that was opened and not ended.
-
-    Raises:
-        InvalidPlanError: It was not opened, or it was ended.
-    """
-    known = manifest.month(parse_month(month))
-    if known is None:
-        raise InvalidPlanError(f"Expected a month that is open, found {month}, which is not.")
-    if known.ended:
-        raise _ended(month)
-    return known
-
-
-def _ended(month: str) -> InvalidPlanError:
-    """The error for a month that was ended."""
-    return InvalidPlanError(f"Expected a month that is open, found {month}, which was ended.")
-
-
-def _code(manifest: Manifest, month: PlanMonth, segment: Segment) -> Code | None:
-    """The dimension id and value code of a segment, or None where it was never seen.
-
-    Raises:
-        InvalidPlanError: The month was not opened with its dimension.
-    """
-    if segment.dimension not in month.dimensions:
-        raise InvalidPlanError("Expected a dimension of the month, found another one.")
-    dimension = manifest.dimensions().get(segment.dimension)
-    code = None if dimension is None else manifest.value_code(dimension, segment.value)
-    return None if dimension is None or code is None else (dimension, code)
-
-
-def _secret_name(index: int) -> str:
-    """The name under which the secret of a month is sealed."""
-    return f"manifest:month-secret:{index}"
+    def _drop(self, writer: Upkeep, month: PlanMonth, also: Callable[[], None]) -> None:
+        """Rewrites every file with a row of the month."""
+        writer.drop_month(month, self._clock(), also)

@@ -92,6 +92,8 @@ def inspect(root: Path, *, store_key: bytes | None, names: Sequence[int] = ()) -
     try:
         manifest = Manifest(root / MANIFEST, sealer, read_only=True)
         with contextlib.closing(manifest), manifest.reading():
+            # What lies in a lake is not here: nothing found here would say nothing.
+            manifest.lake.check(None)
             damage = manifest.damage()
             findings.problems += damage
             findings.receipts = manifest.receipts.ids()

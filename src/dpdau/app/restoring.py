@@ -21,6 +21,7 @@ from dpdau.app.backups import (
     sync_names,
     write,
 )
+from dpdau.app.gateway import READS_AGAIN, feed_of
 from dpdau.app.wiring import known_ledger, open_store, secret_of, system_clock
 from dpdau.datadir import DataDir
 from dpdau.domain import Clock
@@ -30,12 +31,14 @@ from dpdau.errors import (
     StoreCorruptError,
     StoreUnavailableError,
 )
+from dpdau.ingest.batch import ingest
+from dpdau.ingest.event import Decoded
 from dpdau.ledger import upkeep
 from dpdau.ledger.backup import since_copy
 from dpdau.ledger.places import ledger_file, ledger_path
 from dpdau.ledger.steps import StoredPlan
 from dpdau.plan import MonthPlan, live_plan_id, month_plan_id
-from dpdau.pseudonym import Keyring
+from dpdau.pseudonym import Keyring, Pseudonymizer
 from dpdau.pseudonym.key_file import KEYRING_FILE
 from dpdau.release.noise import commitment_of
 from dpdau.settings import Settings
@@ -54,6 +57,8 @@ class RestoreReport:
             it. One may be of the time when it was made.
         plans_since: Plans that released numbers after the backup: they cannot go on from it.
         abandoned: Month plans that cannot go on and were given up.
+        reads_again: Whether the store takes events from Kafka once more that it had taken before
+            somebody was erased: who is erased again before they are in comes back with them.
     """
 
     backup: BackupReport
@@ -63,6 +68,7 @@ class RestoreReport:
     erasures_since: tuple[str, ...]
     plans_since: tuple[str, ...]
     abandoned: tuple[str, ...] = ()
+    reads_again: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """All fields."""
@@ -74,6 +80,7 @@ class RestoreReport:
             "erasures_since": list(self.erasures_since),
             "plans_since": list(self.plans_since),
             "abandoned": list(self.abandoned),
+            "reads_again": self.reads_again,
         }
 
 
@@ -107,6 +114,10 @@ def restore_all(
         InvalidSettingError: There is no backup, or it is older and `accept_older` is off.
         DataDirInUseError: A service or another command is using the directory.
     """
+    if not verify_only:
+        from dpdau.app.spark import refuse_with_lake
+
+        refuse_with_lake(settings, "a restore of everything", "Restore into a new DATA_DIR.")
     folder = DataDir(settings.DATA_DIR).create()
     with ExitStack() as held:
         if not verify_only:
@@ -235,13 +246,13 @@ def _restored(
         folder.activity.rename(folder.stage / "replaced")
     (folder.stage / ACTIVITY).rename(folder.activity)
     sync_names(folder.root)
-    abandoned = _settle(settings, folder, checked, found, (trusted, reason, clock))
+    settled = _settle(settings, folder, checked, found, (trusted, reason, clock))
     # What was replaced goes before the directory may be opened: an erasure would not reach it.
     shutil.rmtree(folder.stage)
     sync_names(folder.root)
     folder.restoring.unlink()
     sync_names(folder.root)
-    return replace(found, abandoned=abandoned)
+    return settled
 
 
 def _noted(folder: DataDir) -> dict[str, Any]:
@@ -262,7 +273,7 @@ def _settle(
     checked: Checked,
     found: RestoreReport,
     how: tuple[bool, str, Clock],
-) -> tuple[str, ...]:
+) -> RestoreReport:
     """Records the restore, and gives up what cannot go on without using noise twice."""
     trusted, reason, clock = how
     store = open_store(folder, checked.keyring, clock=clock, read_only=False)
@@ -289,10 +300,24 @@ def _settle(
         if not trusted or any(one == live_plan_id(one[-7:]) for one in found.plans_since):
             # Its noise goes, so that no tick is made of it again.
             store.live.end(dt.date.max)
-        return tuple(abandoned)
+        reads_again = _note_reads_again(settings, store, checked.keyring, found)
+        return replace(found, abandoned=tuple(abandoned), reads_again=reads_again)
     finally:
         ledger.close()
         store.close()
+
+
+def _note_reads_again(
+    settings: Settings, store: ActivityStore, keyring: Keyring, found: RestoreReport
+) -> bool:
+    """Notes in a store that is fed by Kafka that somebody may come back with what it reads."""
+    feed = keyring.source_name(feed_of(settings.KAFKA_TOPIC))
+    knows_all = found.unchanged or found.keeps_ledger
+    if store.offset(feed) is None or (knows_all and not found.erasures_since):
+        return False
+    nothing, note = Decoded((), (), 0), {READS_AGAIN: 1}
+    ingest(nothing, store=store, pseudonymizer=Pseudonymizer(keyring.live()), offsets=note)
+    return True
 
 
 def _goes_on(store: ActivityStore, stored: StoredPlan) -> bool:

@@ -37,7 +37,6 @@ from dpdau.plan import PrivacyTerms
 from dpdau.settings import Settings
 
 if TYPE_CHECKING:
-    from dpdau.activity.embedded import EmbeddedStore
     from dpdau.pseudonym import Keyring
     from dpdau.telemetry import Metrics
 
@@ -173,7 +172,7 @@ def restore_ledger(
     folder = DataDir(settings.DATA_DIR).create()
     if verify_only:
         return upkeep.verify_backup(source, mark_path=folder.mark)
-    use = folder.own("dpdau restore")
+    use = folder.own()
     try:
         return upkeep.restore(
             source,
@@ -209,33 +208,17 @@ def open_store(
     *,
     clock: Clock,
     read_only: bool,
-) -> "EmbeddedStore":
-    """The embedded store; a reader that comes first makes it, as a writer would.
+) -> ActivityStore:
+    """The store, embedded or a lake; a reader that comes first makes it, as a writer would.
 
     Where the settings pass events on to Kafka, it answers only for what was consumed into it.
 
     Raises:
+        InvalidSettingError: A setting asks for what the store does not have.
         StoreCorruptError: It was written under a newer key than the keyring knows: its users would
             get second names, and count twice.
     """
-    from dpdau.activity.change import StoreLimits
-    from dpdau.activity.embedded import EmbeddedStore
-
-    key = keyring.store_key()
-    if read_only and not EmbeddedStore.exists(folder.activity):
-        EmbeddedStore(folder.activity, store_key=key, clock=clock).close()
-    made: Callable[..., EmbeddedStore] = EmbeddedStore
-    if settings is not None and settings.INGEST_MODE == "kafka":
-        from dpdau.app.gateway import GatewayStore, feed_of
-
-        made = partial(GatewayStore, feed=keyring.source_name(feed_of(settings.KAFKA_TOPIC)))
-    store = made(
-        folder.activity,
-        store_key=key,
-        clock=clock,
-        read_only=read_only,
-        limits=StoreLimits(lock_wait_seconds=WRITER_WAIT_SECONDS),
-    )
+    store = _opened(folder, keyring, settings, clock=clock, read_only=read_only)
     noted = noted_epoch(store)
     if noted > keyring.in_use:
         store.close()
@@ -245,6 +228,39 @@ def open_store(
             "back; or move it away, and `dpdau restore` a backup of everything."
         )
     return store
+
+
+def _opened(
+    folder: DataDir,
+    keyring: "Keyring",
+    settings: Settings | None,
+    *,
+    clock: Clock,
+    read_only: bool,
+) -> ActivityStore:
+    """The store of the settings, whatever keys it was written under."""
+    key = keyring.store_key()
+    if settings is not None and settings.SPARK_MASTER is not None:
+        from dpdau.app.spark import open_lake
+
+        return open_lake(folder, settings, store_key=key, clock=clock, read_only=read_only)
+    from dpdau.activity.change import StoreLimits
+    from dpdau.activity.embedded import EmbeddedStore
+
+    if read_only and not EmbeddedStore.exists(folder.activity):
+        EmbeddedStore(folder.activity, store_key=key, clock=clock).close()
+    made: Callable[..., EmbeddedStore] = EmbeddedStore
+    if settings is not None and settings.INGEST_MODE == "kafka":
+        from dpdau.app.gateway import GatewayStore, feed_of
+
+        made = partial(GatewayStore, feed=keyring.source_name(feed_of(settings.KAFKA_TOPIC)))
+    return made(
+        folder.activity,
+        store_key=key,
+        clock=clock,
+        read_only=read_only,
+        limits=StoreLimits(lock_wait_seconds=WRITER_WAIT_SECONDS),
+    )
 
 
 def noted_epoch(store: ActivityStore) -> int:
@@ -309,7 +325,7 @@ def copy_ledger(settings: Settings, url: str, *, moved: Moved) -> AuditReport:
             "Expected a ledger to copy, found none that this data directory has used."
         )
     with ExitStack() as held:
-        held.callback(folder.own("dpdau ledger copy").close)
+        held.callback(folder.own().close)
         ledger = known_ledger(settings, folder, clock=system_clock)
         held.callback(ledger.close)
         return ledger.copy(url, moved=moved)

@@ -34,6 +34,14 @@ def backup(
         backups = DataDir(app.settings.DATA_DIR).backups
         now = f"{app.calendar.clock():%Y%m%dT%H%M%SZ}"
         if everything:
+            from dpdau.app.spark import refuse_with_lake
+
+            refuse_with_lake(
+                app.settings,
+                "--all",
+                "Copy DATA_DIR and LAKE_DIR together while nothing runs; without --all, `dpdau"
+                " backup` copies the ledger.",
+            )
             _backup_all(app, to or backups / f"all-{now}", as_json=as_json)
             return
         target = to or backups / f"ledger-{now}.sqlite"
@@ -119,5 +127,10 @@ def _restore_all(
         )
     for erasure_id in report.erasures_since:
         typer.echo(f"Erase again: the user of erasure {erasure_id} is in it.")
+    if report.reads_again:
+        typer.echo(
+            "Events are read again from Kafka, also of users who were erased since: first "
+            "`dpdau consume --until-end`, then erase again."
+        )
     for month in report.abandoned:
         typer.echo(f"Given up: the plan of {month}; buy its other days on demand.")

@@ -13,7 +13,9 @@ import typer
 from dpdau.cli.session import JsonOption, local_app
 
 if TYPE_CHECKING:
+    from dpdau.app import App
     from dpdau.app.consuming import Consumption, Standing
+    from dpdau.app.streaming import Streaming
 
 WORKERS_MAX: Final = 64
 STATUS_SECONDS: Final = 10.0
@@ -27,21 +29,32 @@ def register(app: typer.Typer) -> None:
 
 def consume(
     workers: Annotated[
-        int, typer.Option("--workers", min=1, max=WORKERS_MAX, help="Members of the group.")
+        int,
+        typer.Option(
+            "--workers",
+            min=1,
+            max=WORKERS_MAX,
+            help="Members of the group; of no use with SPARK_MASTER.",
+        ),
     ] = 1,
     until_end: Annotated[
         bool, typer.Option("--until-end", help="Stop when all that the topic has is stored.")
     ] = False,
+    accept_gap: Annotated[
+        bool,
+        typer.Option(
+            "--accept-gap", help="Go on without messages that were deleted before they were read."
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Take events from Kafka into the store of this machine, each once, until it is told to
-    stop."""
-    from dpdau.app.consuming import Consumption
+    """Take events from Kafka into the store of this machine, each once, until it is told to stop.
+    With SPARK_MASTER, Spark reads them into the lake."""
     from dpdau.telemetry import configure_logs
 
     configure_logs()
     with _stop_signals() as stopped, local_app(alone=True, reported=False) as app:
-        consumption = Consumption(app, workers=workers)
+        consumption = _consumption(app, workers, until_end=until_end, accept_gap=accept_gap)
         app.attach(consumption)
         consumption.start()
         began = time.monotonic()
@@ -50,8 +63,25 @@ def consume(
         _tell(consumption.standing(), time.monotonic() - began, as_json=as_json)
 
 
+def _consumption(
+    app: "App", workers: int, *, until_end: bool, accept_gap: bool
+) -> "Consumption | Streaming":
+    """What takes events into the store of an app: members of a group, or a query of Spark."""
+    if app.settings.SPARK_MASTER is not None:
+        from dpdau.app.streaming import Streaming
+
+        return Streaming(app, until_end=until_end, accept_gap=accept_gap)
+    from dpdau.app.consuming import Consumption
+
+    return Consumption(app, workers=workers, accept_gap=accept_gap)
+
+
 def _watch(
-    consumption: "Consumption", stopped: threading.Event, *, until_end: bool, as_json: bool
+    consumption: "Consumption | Streaming",
+    stopped: threading.Event,
+    *,
+    until_end: bool,
+    as_json: bool,
 ) -> None:
     """Waits for the end, and tells how it goes: lines for a program, a line on a terminal."""
     from dpdau.cli.output import row_progress
@@ -80,6 +110,8 @@ def _tell(standing: "Standing", seconds: float, *, as_json: bool) -> None:
         f"{report.received:,} received = {report.accepted:,} accepted + {report.duplicate:,} "
         f"duplicate + {report.late:,} late + {report.rejected_count:,} rejected"
     )
+    if standing.lost:
+        typer.echo(f"lost: up to {standing.lost:,} messages, deleted before they were read")
     typer.echo(f"in {seconds:.1f} s, {rate(report.received, seconds)}", err=True)
 
 

@@ -37,7 +37,7 @@ from dpdau.errors import InvalidEventError, InvalidPlanError, UnsupportedMediaEr
 if TYPE_CHECKING:
     from dpdau.app import App, Verbs
     from dpdau.ingest.batch import IngestReport
-    from dpdau.ingest.files import Chunk, Place
+    from dpdau.ingest.files import Chunk, FileFormat, Place
     from dpdau.ingest.rules import Fields, Rules
 
     _Submit = Callable[[Chunk, bool], Future[IngestReport]]
@@ -60,7 +60,7 @@ def ingest(
         typer.Option(
             "--from",
             help="A file (NDJSON, CSV or Parquet; plain, gzip or zstd), or the name of a real data "
-            "set: cdnow, nycflights.",
+            "set: cdnow, nycflights. With SPARK_MASTER, also a folder of files.",
         ),
     ],
     file_format: FormatOption = None,
@@ -169,7 +169,8 @@ def ingest_file(
 
     Chunk k goes under the id `batch_id:k`. Without a `batch_id` a data set has its name as one, and
     what is sent to a service has one of this run. In a store of this machine a file goes on where
-    a run that was killed had come to, and the report is of this run alone.
+    a run that was killed had come to, and the report is of this run alone. Into a lake, Spark reads
+    a file, or a folder of files, as one batch under the `batch_id`.
 
     Raises:
         InvalidEventError: The `batch_id` is no name.
@@ -180,6 +181,8 @@ def ingest_file(
 
     name = _checked(source if batch_id is None and source in DATA_SETS else batch_id)
     reading = _Reading(source, file_format, fields, op_default, name)
+    if isinstance(product, App) and reading.is_for_spark(product):
+        return reading.into_lake(product)
     with contextlib.ExitStack() as held:
         if isinstance(product, App):
             path, chunks, submit = reading.into(product)
@@ -201,6 +204,23 @@ class _Reading:
     fields: "Fields | None"
     op_default: Op | None
     name: str | None
+
+    def is_for_spark(self, app: "App") -> bool:
+        """Whether the store is a lake, into which Spark reads files by itself."""
+        is_lake = app.settings.SPARK_MASTER is not None and not app.intake.passes_on
+        return is_lake and self.source not in DATA_SETS
+
+    def into_lake(self, app: "App") -> "IngestReport":
+        """Has Spark read the files."""
+        from dpdau.app.lake import ingest_path
+
+        return ingest_path(
+            app,
+            Path(self.source),
+            rules=self._rules(cutoff=app.rules().cutoff),
+            file_format=self._format(),
+            batch_id=self.name,
+        )
 
     def into(self, app: "App") -> "tuple[Path, Iterator[Chunk], _Submit]":
         """The file, its chunks that are not in the store, and what has them written there."""
@@ -270,16 +290,21 @@ class _Reading:
             return datasets.nycflights_path(), datasets.read_nycflights(rules=rules)
         from dpdau.ingest import files
 
+        path = Path(self.source)
+        begin = files.START if start is None else start
+        return path, files.read(path, rules=rules, file_format=self._format(), start=begin)
+
+    def _format(self) -> "FileFormat | None":
+        """The format that was named, if any."""
+        from dpdau.ingest.files import FileFormat
+
         try:
-            chosen = None if self.file_format is None else files.FileFormat(self.file_format)
+            return None if self.file_format is None else FileFormat(self.file_format)
         except ValueError:
-            known = ", ".join(files.FileFormat)
+            known = ", ".join(FileFormat)
             raise UnsupportedMediaError(
                 f"Expected a format of {known}, found {self.file_format!r}."
             ) from None
-        path = Path(self.source)
-        begin = files.START if start is None else start
-        return path, files.read(path, rules=rules, file_format=chosen, start=begin)
 
     def _id(self, chunk: "Chunk", name: str | None) -> str | None:
         """The id of a chunk, where the reading has a name."""

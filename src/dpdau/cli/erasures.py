@@ -70,6 +70,12 @@ def flush_deletes(
         raise typer.BadParameter("--user goes with --verify")
     with local_app(alone=True, reported=False) as app:
         folder = DataDir(app.settings.DATA_DIR)
+        if verify:
+            from dpdau.app.spark import refuse_with_lake
+
+            refuse_with_lake(
+                app.settings, "--verify", "Without --verify, the files are rewritten all the same."
+            )
         flushed = app.erasures.flush(folder)
         proof = app.erasures.prove(folder, user) if verify else None
     if as_json:

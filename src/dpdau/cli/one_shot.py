@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from dpdau.app.one_shot import OneShotAnswer
     from dpdau.app.reading import Events, Reading
     from dpdau.ingest.rules import Fields
+    from dpdau.ingest.warehouse import Place
     from dpdau.mechanisms.matrix.covariance import Progress
     from dpdau.settings import Settings
 
@@ -41,7 +43,7 @@ def register(app: typer.Typer) -> None:
 def release(
     month: Annotated[str, typer.Option("--month", help="A month that is over, YYYY-MM.")],
     path: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--from", help="A file of events: Parquet, NDJSON or CSV; plain, gzip or zstd."
         ),
@@ -49,6 +51,14 @@ def release(
     table: Annotated[
         str | None,
         typer.Option("--events", help="In its place a table elsewhere: ENGINE://…?table=NAME."),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine",
+            help="A Spark that counts Parquet or a table of its own: local[N], spark://HOST:PORT, "
+            "sc://HOST:PORT, yarn, k8s://….",
+        ),
     ] = None,
     order: Annotated[
         str | None,
@@ -81,10 +91,10 @@ def release(
     from dpdau.ingest.rules import Fields
 
     loaded = with_terms(settings(), **terms)
-    fields = Fields(user_id=user, day=day, op=op, ts=ts)
-    events = _events(
-        path, table, order=order, file_format=file_format, fields=fields, op_default=default
+    where = _Where(
+        path=path, table=table, engine=engine, order=order, file_format=file_format, settings=loaded
     )
+    events = where.events(Fields(user_id=user, day=day, op=op, ts=ts), default)
     if show_sql:
         _show_sql(loaded, month, events)
         return
@@ -96,7 +106,7 @@ def release(
 
         with OneShot(loaded, progress=progress) as product:
             if dry_run:
-                which = f"--from {path.name}" if path else "--events …"
+                which = f"--from {Path(path).name}" if path else "--events …"
                 buy = f"dpdau release {which} --month {month}"
                 show_quote(product.price(month), as_json=as_json, buy=buy)
                 return
@@ -109,52 +119,74 @@ def release(
     _show(answer, month)
 
 
-def _events(
-    path: Path | None,
-    table: str | None,
-    *,
-    order: str | None,
-    file_format: str | None,
-    fields: "Fields",
-    op_default: Op | None,
-) -> "Events":
-    """The file or the table, of which one is given.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Where:
+    """The options that say where the events are, and who counts them."""
 
-    Raises:
-        InvalidSettingError: None is, or both are, or an option is the other's.
-    """
-    from dpdau.app.reading import Source, TableSource
+    path: str | None
+    table: str | None
+    engine: str | None
+    order: str | None
+    file_format: str | None
+    settings: "Settings"
 
-    if (path is None) == (table is None):
-        raise InvalidSettingError("Expected one of --from and --events, found both or none.")
-    if table is None:
-        assert path is not None
-        if order is not None:
-            raise InvalidSettingError(
-                "Expected no --order for a file, whose rows are in an order, found one."
+    def events(self, fields: "Fields", op_default: Op | None) -> "Events":
+        """The file or the table, of which one is given.
+
+        Raises:
+            InvalidSettingError: None is, or both are, or an option is the other's.
+        """
+        from dpdau.app.reading import Source, TableSource
+
+        if (self.path is None) == (self.table is None):
+            raise InvalidSettingError("Expected one of --from and --events, found both or none.")
+        if self.path is not None and self.engine is None:
+            if self.order is not None:
+                raise InvalidSettingError(
+                    "Expected no --order for a file, whose rows are in an order, found one."
+                )
+            path = Path(self.path)
+            return Source(
+                path=path, file_format=self.file_format, fields=fields, op_default=op_default
             )
-        return Source(path=path, file_format=file_format, fields=fields, op_default=op_default)
-    if file_format is not None:
-        raise InvalidSettingError("Expected no --format for a table, found one.")
-    from dpdau.cli.frames import show_data_frames
-    from dpdau.ingest.warehouse import TableAddress
+        if self.table is not None and self.file_format is not None:
+            raise InvalidSettingError("Expected no --format for a table, found one.")
+        from dpdau.cli.frames import show_data_frames
 
-    # Ibis asks a Postgres for nothing without them.
-    show_data_frames()
-    address = TableAddress.parse(table)
-    return TableSource(address=address, order=order, fields=fields, op_default=op_default)
+        # Ibis asks a Postgres for nothing without them.
+        show_data_frames()
+        return TableSource(
+            place=self._place(), order=self.order, fields=fields, op_default=op_default
+        )
+
+    def _place(self) -> "Place":
+        """What an engine is asked about."""
+        from dpdau.ingest.warehouse import TableAddress
+
+        address = None if self.table is None else TableAddress.parse(self.table)
+        if address is not None and address.engine != "pyspark" and self.engine is None:
+            return address
+        from dpdau.ingest.warehouse_spark import SparkFiles, SparkTable
+
+        options = self.settings.spark_options
+        if address is not None:
+            return SparkTable.of(address, master=self.engine, options=options)
+        assert self.path is not None and self.engine is not None
+        return SparkFiles.of(
+            self.path, master=self.engine, options=options, file_format=self.file_format
+        )
 
 
 def _show_sql(loaded: "Settings", month: str, events: "Events") -> None:
     """The queries that a table would be asked, on standard output.
 
     Raises:
-        InvalidSettingError: The events are a file.
+        InvalidSettingError: The events are a file that no engine is asked about.
     """
     from dpdau.app.reading import Reading, TableSource
 
     if not isinstance(events, TableSource):
-        raise InvalidSettingError("Expected --events with --show-sql, found --from.")
+        raise InvalidSettingError("Expected --events or --engine with --show-sql, found neither.")
     with Reading(loaded, month, events) as reading:
         for query in events.open(reading.rules, reading.span).sql():
             typer.echo(f"{query};\n")

@@ -39,7 +39,12 @@ def settings(**overrides: Any) -> "Settings":
     """The loaded settings."""
     from dpdau.settings import load
 
-    return load(**overrides)
+    loaded = load(**overrides)
+    if loaded.SPARK_MASTER is not None:
+        from dpdau.cli.frames import show_data_frames
+
+        show_data_frames()
+    return loaded
 
 
 @contextmanager

@@ -1,8 +1,8 @@
-"""A table of events in a warehouse that is already there, counted for one month where it lies.
+"""Events that lie where an engine can be asked about them, counted for one month where they are.
 
-`ENGINE://…?table=NAME` names it; what stands before `?table=` is the engine's own URL as Ibis and
-the engine read it. The heavy work is the warehouse's: a page of numbers comes back, and nothing is
-written, here or there.
+`ENGINE://…?table=NAME` names a table of a warehouse; what stands before `?table=` is the engine's
+own URL as Ibis and the engine read it. What a Spark reaches is in `ingest.warehouse_spark`. The
+heavy work is the engine's: a page of numbers comes back, and nothing is written, here or there.
 """
 
 import importlib
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from dpdau.errors import (
@@ -27,9 +27,11 @@ from dpdau.ingest.event_tables import MonthSpan
 from dpdau.ingest.rules import Rules
 from dpdau.ingest.warehouse_query import EventsQuery, table_of, taken_and_refused
 
-__all__ = ["TableAddress", "Warehouse"]
+__all__ = ["Connected", "Place", "TableAddress", "Warehouse"]
 
 T = TypeVar("T")
+Connected = tuple[Any, Callable[[], object] | None]
+"""A backend of Ibis, and what ends its running query, for another thread, if there is such."""
 
 CONNECT_SECONDS: Final = 30
 TLS_MODES: Final = ("require", "verify-ca", "verify-full")
@@ -42,20 +44,51 @@ _ENGINES: Final = {
     "snowflake": "snowflake",
     "clickhouse": "clickhouse",
 }
-# The root of what each engine's own library raises.
-_ERRORS: Final = {
-    "duckdb": "duckdb:Error",
-    "postgres": "psycopg:Error",
-    "pyspark": "pyspark.errors:PySparkException",
-    "bigquery": "google.api_core.exceptions:GoogleAPIError",
-    "snowflake": "snowflake.connector.errors:Error",
-    "clickhouse": "clickhouse_connect.driver.exceptions:ClickHouseError",
+# The roots of what each engine's own libraries raise.
+_ERRORS: Final[dict[str, tuple[str, ...]]] = {
+    "duckdb": ("duckdb:Error",),
+    "postgres": ("psycopg:Error",),
+    "bigquery": (
+        "google.api_core.exceptions:GoogleAPIError",
+        "google.auth.exceptions:GoogleAuthError",
+    ),
+    "snowflake": ("snowflake.connector.errors:Error",),
+    "clickhouse": ("clickhouse_connect.driver.exceptions:ClickHouseError",),
 }
+_NOT_FOUND: Final = frozenset({"TableNotFound", "UndefinedTable", "InvalidSchemaName"})
 _DUCKDB: Final[dict[str, str | bool | int | float | list[str]]] = {
     # What an interrupted query leaves in such a folder would be ids of users.
     "temp_directory": "",
     "autoinstall_known_extensions": "false",
 }
+
+
+class Place(Protocol):
+    """Where events lie, and who can be asked about them."""
+
+    @property
+    def engine(self) -> str:
+        """The engine, as Ibis calls it."""
+
+    @property
+    def name(self) -> str:
+        """What they are called, to be shown."""
+
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What the engine's own libraries raise; it may quote rows, or the address.
+
+        Raises:
+            InvalidSettingError: One is not installed.
+        """
+
+    def connected(self) -> AbstractContextManager[Connected]:
+        """A connection for as long as it is asked."""
+
+    def events(self, backend: Any) -> Any:
+        """The events, as a table of Ibis."""
+
+    def failure(self, error: Exception) -> tuple[str, bool]:
+        """The name of an error, which quotes nothing, and whether it says that nothing is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +138,11 @@ class TableAddress:
         return address
 
     @property
+    def name(self) -> str:
+        """The name of the table, without the address."""
+        return f"the table {'.'.join(self.table)}"
+
+    @property
     def path(self) -> Path:
         """The file of a DuckDB database: `duckdb:///absolute` or `duckdb://relative`."""
         parts = urlsplit(self.url)
@@ -135,32 +173,54 @@ class TableAddress:
         if options.get("protocol", "").lower() == "http" and self.engine == "snowflake":
             raise InvalidSettingError("Expected a Snowflake over HTTPS, found protocol=http.")
 
+    def errors(self) -> tuple[type[Exception], ...]:
+        """See `Place.errors`."""
+        modules = (text.partition(":") for text in _ERRORS[self.engine])
+        return tuple(getattr(loaded(name, self.engine), root) for name, _, root in modules)
+
+    def connected(self) -> AbstractContextManager[Connected]:
+        """See `Place.connected`."""
+        if self.engine == "duckdb":
+            return _duckdb(self.path)
+        if self.engine == "postgres":
+            return _postgres(self.url)
+        return _other(self.url)
+
+    def events(self, backend: Any) -> Any:
+        """See `Place.events`."""
+        return table_at(backend, self.table)
+
+    def failure(self, error: Exception) -> tuple[str, bool]:
+        """See `Place.failure`."""
+        name = type(error).__name__
+        return name, name in _NOT_FOUND
+
 
 class Warehouse:
-    """One table of events, to be counted once; its counts are those of `EventsQuery`.
+    """The events of one place, to be counted once; the counts are those of `EventsQuery`.
 
     Guarantee: all that is read of a Postgres is one state of it, in a transaction that can only
     read; the own tables of a DuckDB file cannot change meanwhile. No row of a table is fetched.
     """
 
     def __init__(
-        self, address: TableAddress, *, rules: Rules, span: MonthSpan, order: str | None = None
+        self, place: Place, *, rules: Rules, span: MonthSpan, order: str | None = None
     ) -> None:
-        self._address, self._rules, self._span, self._order = address, rules, span, order
+        self._place, self._rules, self._span, self._order = place, rules, span, order
         self._stopped = threading.Event()
         self._interrupt: Callable[[], object] | None = None
         self._received: int | None = None
 
     def count(self) -> Counted:
-        """Asks the warehouse.
+        """Asks the engine.
 
         Raises:
-            NotFoundError: There is no such database file or table.
+            NotFoundError: There is no such file or table.
             UnsupportedMediaError: A column is missing or of another type, or it was stopped.
             InvalidSettingError: The rows have to be in an order, and no column says which; or the
                 libraries for the engine are not installed.
             TooLargeError: A DuckDB needs more memory than there is.
-            WarehouseUnavailableError: It cannot be reached, refuses, or gave up.
+            WarehouseUnavailableError: The engine cannot be reached, refuses, or gave up.
         """
         return self._asked(self._count)
 
@@ -193,51 +253,46 @@ class Warehouse:
         return Counted(table, received, (), sum(count for _, count in refused), refused)
 
     def _expressions(self, backend: Any) -> tuple[Any, Any]:
-        *schema, name = self._address.table
-        where = tuple(schema) if len(schema) > 1 else "".join(schema) or None
         query = EventsQuery(
-            backend.table(name, database=where),
+            self._place.events(backend),
             rules=self._rules,
             span=self._span,
             order=self._order,
-            dialect=self._address.engine,
+            dialect=self._place.engine,
         )
         return query.survey(), query.counts()
 
     def _asked(self, work: Callable[[Any], T]) -> T:
-        """What a piece of work with the warehouse gives.
+        """What a piece of work with the engine gives.
 
         What its library raises ends here: it may quote rows, or the address with its password.
         """
         if self._stopped.is_set():
             raise self._was_stopped()
-        errors, failed, missing = self._errors(), None, False
+        errors, failed, missing = self._errors(), "", False
         try:
-            with self._connected() as (backend, self._interrupt):
+            with self._place.connected() as (backend, self._interrupt):
                 return work(backend)
         except errors as error:
-            failed = type(error).__name__
-            missing = failed in ("TableNotFound", "UndefinedTable", "InvalidSchemaName")
+            failed, missing = self._place.failure(error)
         finally:
             self._interrupt = None
         if self._stopped.is_set():
             raise self._was_stopped()
         if missing:
-            raise NotFoundError(
-                f"Expected a table {'.'.join(self._address.table)}, found none of that name."
-            )
+            raise NotFoundError(f"Expected {self._place.name}, found none of that name.")
         if failed == "OutOfMemoryException":
             raise TooLargeError(
                 "Expected a table whose users fit the memory of this machine, found a larger one;"
                 " nothing is spilled to a disk."
             )
         raise WarehouseUnavailableError(
-            f"Expected an answer of the {self._address.engine} with the table, found the error"
-            f" {failed}; nothing was charged."
+            f"Expected an answer of the {self._place.engine} with {self._place.name}, found the"
+            f" error {failed}; nothing was charged."
         )
 
     def _was_stopped(self) -> UnsupportedMediaError:
-        return UnsupportedMediaError("Stopped reading the table; nothing was charged.")
+        return UnsupportedMediaError(f"Stopped reading {self._place.name}; nothing was charged.")
 
     def _errors(self) -> tuple[type[Exception], ...]:
         """What the libraries raise.
@@ -245,24 +300,34 @@ class Warehouse:
         Raises:
             InvalidSettingError: One is not installed.
         """
-        engine = self._address.engine
-        found: list[type[Exception]] = []
-        for text in (
-            "ibis.common.exceptions:IbisError",
-            "ibis.common.exceptions:TableNotFound",
-            _ERRORS[engine],
-        ):
-            module, _, name = text.partition(":")
-            loaded = _loaded(module, engine)
-            found.append(getattr(loaded, name))
-        return tuple(found)
+        ibis = loaded("ibis.common.exceptions", self._place.engine)
+        # A table that is not there is no error of Ibis by its class.
+        return ibis.IbisError, ibis.TableNotFound, *self._place.errors()
 
-    def _connected(self) -> AbstractContextManager[tuple[Any, Callable[[], object] | None]]:
-        if self._address.engine == "duckdb":
-            return _duckdb(self._address.path)
-        if self._address.engine == "postgres":
-            return _postgres(self._address.url)
-        return _other(self._address.url)
+
+def table_at(backend: Any, names: tuple[str, ...]) -> Any:
+    """A table by its name, perhaps after a schema and a catalog."""
+    *schema, name = names
+    where = tuple(schema) if len(schema) > 1 else "".join(schema) or None
+    return backend.table(name, database=where)
+
+
+def loaded(module: str, engine: str) -> Any:
+    """A library that only warehouses need.
+
+    Raises:
+        InvalidSettingError: It is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        pass
+    own = {"duckdb": "warehouse", "postgres": "warehouse", "pyspark": "spark"}.get(engine)
+    wanted = f"ibis-framework[{engine}]" if own is None else f"dp-dau-mau[{own}]"
+    raise InvalidSettingError(
+        f"Expected the libraries for a {engine} warehouse, found no {module.partition('.')[0]};"
+        f" get it with: pip install '{wanted}'"
+    )
 
 
 def _rows(backend: Any, expression: Any) -> list[dict[str, Any]]:
@@ -271,21 +336,8 @@ def _rows(backend: Any, expression: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def _loaded(module: str, engine: str) -> Any:
-    """A library that only warehouses need."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        pass
-    extra = "dp-dau-mau[warehouse]" if engine in ("duckdb", "postgres") else ""
-    raise InvalidSettingError(
-        f"Expected the libraries for a {engine} warehouse, found no {module.partition('.')[0]};"
-        f" get it with: pip install '{extra or f'ibis-framework[{engine}]'}'"
-    )
-
-
 @contextmanager
-def _duckdb(path: Path) -> Iterator[tuple[Any, Callable[[], object] | None]]:
+def _duckdb(path: Path) -> Iterator[Connected]:
     """A DuckDB file, which nobody can change meanwhile."""
     import duckdb
     import ibis  # type: ignore[import-untyped]
@@ -300,7 +352,7 @@ def _duckdb(path: Path) -> Iterator[tuple[Any, Callable[[], object] | None]]:
 
 
 @contextmanager
-def _postgres(url: str) -> Iterator[tuple[Any, Callable[[], object] | None]]:
+def _postgres(url: str) -> Iterator[Connected]:
     """A Postgres, in one transaction that sees one state and can only read."""
     import ibis
     import psycopg
@@ -323,7 +375,7 @@ def _postgres(url: str) -> Iterator[tuple[Any, Callable[[], object] | None]]:
 
 
 @contextmanager
-def _other(url: str) -> Iterator[tuple[Any, Callable[[], object] | None]]:
+def _other(url: str) -> Iterator[Connected]:
     """Any other engine, as Ibis connects to it."""
     import ibis
 

@@ -27,7 +27,7 @@ from dpdau.errors import InvalidSettingError, UnsupportedMediaError
 from dpdau.ingest import rules as faults
 from dpdau.ingest.event_tables import MonthSpan
 from dpdau.ingest.rules import Fault, Fields, RejectionCode, Rules
-from dpdau.ingest.zone_days import day_starts, start_of
+from dpdau.ingest.zone_days import day_starts
 
 NO_ORDER: Final = Fault(
     RejectionCode.MISSING_FIELD, "order", "Expected a value in the column of the order."
@@ -118,11 +118,8 @@ class EventsQuery:
 
         span, beyond = self._span, self._offset_of(self._span.last + _DAY)
         pairs = self._pairs()
-        following = pairs.day.lead().over(group_by=pairs.user, order_by=pairs.day)
-        # An engine without nulls says 0 where there is no next day, and that is never after one.
-        held = pairs.mutate(following=following)
-        held = held.mutate(until=ibis.ifelse(held.following > held.day, held.following, beyond))
-        held = held.select("user", "day", "until")
+        following = pairs.day.lead(1, default=ibis.literal(beyond, "int32"))
+        held = pairs.mutate(until=following.over(group_by=pairs.user, order_by=pairs.day))
         if span.segments:
             parts = self._parts()
             held = held.left_join(parts, held.user == parts.who)
@@ -139,17 +136,30 @@ class EventsQuery:
 
     def _rows(self, first: dt.date) -> Any:
         """The rows that are taken, from a day to the last of the span, with the table's columns."""
+        import ibis
+
         table, last = self._table, self._span.last
         taken = self._fault(table) == 0
         if self._event_id is None:
             return table.filter(self._within(table, first, last) & taken)
         found = table.filter(taken)
         ids = [self._exact(found[one]) for one in (self._user, self._event_id)]
-        earliest = found[self._order].min().over(group_by=ids)
-        found = found.mutate(earliest_of_id=earliest)
-        is_first = found[self._order] == found.earliest_of_id
-        found = found.filter(found[self._event_id].isnull() | is_first)
+        rank = ibis.row_number().over(group_by=ids, order_by=self._arrival(found))
+        found = found.mutate(rank_of_id=rank)
+        found = found.filter(found[self._event_id].isnull() | (found.rank_of_id == 0))
         return found.filter(self._within(found, first, last))
+
+    def _arrival(self, rows: Any) -> list[Any]:
+        """What says which of some rows came first: at one place in the order a `+` did.
+
+        What is alike in that too is told apart by all that is counted of a row, so that one of them
+        is the first whatever order they lie in.
+        """
+        import ibis
+
+        counted = (self._day, self._ts, *self._labels.values())
+        is_later = ibis.ifelse(self._adds(rows), 0, 1)
+        return [rows[self._order], is_later, *(self._exact(rows[one]) for one in counted if one)]
 
     def _pairs(self) -> Any:
         """Users and the days of the span, from its start, on which they are active at the end."""
@@ -209,7 +219,7 @@ class EventsQuery:
         rules, found = self._rules, []
         user = table[self._user]
         found += [(user.isnull(), faults.NO_USER_ID)]
-        found += self._too_long(user, faults.USER_ID_BYTES_MAX, faults.BAD_USER_ID)
+        found += self._unsound(user, faults.USER_ID_BYTES_MAX, faults.BAD_USER_ID)
         if self._op is not None:
             op = table[self._op]
             if rules.op_default is None:
@@ -226,21 +236,25 @@ class EventsQuery:
         if rules.first_day > faults.FIRST_DAY:
             found += [(self._before(table, rules.first_day), faults.TOO_OLD)]
         if self._event_id is not None:
-            found += self._too_long(
+            found += self._unsound(
                 table[self._event_id], faults.EVENT_ID_BYTES_MAX, faults.BAD_EVENT_ID
             )
         for label in filter(None, self._labels.values()):
-            found += self._too_long(table[label], faults.LABEL_BYTES_MAX, faults.BAD_LABEL)
+            found += self._unsound(table[label], faults.LABEL_BYTES_MAX, faults.BAD_LABEL)
         if self._order is not None:
             found += [(table[self._order].isnull(), NO_ORDER)]
         return ibis.cases(*((when, _FAULTS.index(fault)) for when, fault in found), else_=0)
 
-    def _too_long(self, text: Any, bytes_max: int, fault: Fault) -> list[tuple[Any, Fault]]:
-        """Whether a value that is there has not 1..bytes_max bytes."""
+    def _unsound(self, text: Any, bytes_max: int, fault: Fault) -> list[tuple[Any, Fault]]:
+        """Whether a value that is there has not 1..bytes_max bytes of UTF-8."""
         if not text.type().is_string():
             return []
         length = _functions().octet_length(self._exact(text))
-        return [(text.notnull() & ((length < 1) | (length > bytes_max)), fault)]
+        wrong = (length < 1) | (length > bytes_max)
+        if self._dialect == "pyspark":
+            # It takes whatever bytes a file has for text; the other engines make sure.
+            wrong |= ~_functions().is_valid_utf8(text)
+        return [(text.notnull() & wrong, fault)]
 
     def _adds(self, rows: Any) -> Any:
         """Whether a row that is taken puts in."""
@@ -385,7 +399,25 @@ class _Moments:
 
     def before(self, day: dt.date) -> Any:
         """Whether a day is before another."""
-        return self.column < self._begin(day)
+        if not self._zoned:
+            return self.column < self._begin(day)
+        first, *again = self._turns(day)
+        found = self.column < first
+        # Where clocks go back over midnight, the day before comes a second time.
+        for since, until in zip(again[::2], again[1::2], strict=True):
+            found |= (self.column >= since) & (self.column < until)
+        return found
+
+    def _turns(self, day: dt.date) -> list[Any]:
+        """The moments, ascending, at which it is no longer before a day, and before it again."""
+        import ibis
+
+        starts = [(at, one >= day) for at, one in day_starts(self.zone, day, day)]
+        return [
+            ibis.literal(at, "timestamp('UTC')")
+            for (_, was), (at, now) in itertools.pairwise(starts)
+            if was != now
+        ]
 
     def offset(self, last: dt.date) -> Any:
         """Days since the start, for days up to the last."""
@@ -403,13 +435,11 @@ class _Moments:
         return bool(kind.is_timestamp() and kind.timezone is not None)
 
     def _begin(self, day: dt.date) -> Any:
-        """The first value of a day."""
+        """The first value of a day, in a column without a zone."""
         import ibis
 
         if self.column.type().is_date():
             return ibis.literal(day, "date")
-        if self._zoned:
-            return ibis.literal(start_of(day, self.zone), "timestamp('UTC')")
         return ibis.literal(dt.datetime.combine(day, dt.time()), "timestamp")
 
     def _stepped(self, steps: list[tuple[dt.datetime, int]]) -> Any:
@@ -440,6 +470,7 @@ class _Functions:
     """Functions of engines for which Ibis has no word."""
 
     octet_length: Any
+    is_valid_utf8: Any
     encode: Any
     convert_to: Any
     to_binary: Any
@@ -452,8 +483,9 @@ def _functions() -> _Functions:
     builtin = ibis.udf.scalar.builtin
 
     def octet_length(value) -> int: ...  # type: ignore[no-untyped-def, empty-body]
+    def is_valid_utf8(value) -> bool: ...  # type: ignore[no-untyped-def, empty-body]
     def encode(value) -> bytes: ...  # type: ignore[no-untyped-def, empty-body]
     def convert_to(value, encoding) -> bytes: ...  # type: ignore[no-untyped-def, empty-body]
     def to_binary(value, encoding) -> bytes: ...  # type: ignore[no-untyped-def, empty-body]
 
-    return _Functions(*map(builtin, (octet_length, encode, convert_to, to_binary)))
+    return _Functions(*map(builtin, (octet_length, is_valid_utf8, encode, convert_to, to_binary)))

@@ -11,16 +11,6 @@ _SECOND = dt.timedelta(seconds=1)
 _DAY = dt.timedelta(days=1)
 
 
-def start_of(day: dt.date, zone: dt.tzinfo) -> dt.datetime:
-    """The first moment of a day, in UTC.
-
-    Example:
-        >>> start_of(dt.date(2026, 7, 1), dt.timezone(dt.timedelta(hours=2))).isoformat()
-        '2026-06-30T22:00:00+00:00'
-    """
-    return dt.datetime.combine(day, dt.time(), zone).astimezone(dt.UTC)
-
-
 def day_starts(zone: dt.tzinfo, first: dt.date, last: dt.date) -> list[tuple[dt.datetime, dt.date]]:
     """The moments in UTC, ascending, at which the day changes, and the day that it becomes.
 

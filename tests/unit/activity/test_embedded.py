@@ -212,7 +212,7 @@ def test_the_key_hides_pseudonyms(open_store: Open, tmp_path: Path) -> None:
 
 def test_forgetting_too_many_is_refused(open_store: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """One call forgets a bounded number of pseudonyms; none is no work."""
-    monkeypatch.setattr("dpdau.activity.embedded.FORGET_MAX", 2)
+    monkeypatch.setattr("dpdau.activity.verbs.FORGET_MAX", 2)
     store = open_store()
 
     assert 0 == store.forget([])

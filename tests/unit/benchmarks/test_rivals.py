@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks import workload
+from benchmarks.rivals import spark_sql
+from components import SAIL, sail_server
+from dpdau.activity.spark.session import connect
 
 RIVALS = Path(workload.__file__).parent / "rivals"
 FALSE_ALARM_STDDEVS = 8
@@ -35,6 +38,22 @@ def test_programs_without_privacy_are_exact(script: str, paths: dict[str, Path])
     truth = json.loads(paths["truth"].read_text("utf-8"))
 
     assert truth["others"] == numbers(script, str(paths["parquet"]))
+
+
+@SAIL
+def test_sql_for_spark_is_exact(paths: dict[str, Path]) -> None:
+    """30 DAU, WAU and MAU of a calendar month, the last row of a user and day deciding."""
+    truth = json.loads(paths["truth"].read_text("utf-8"))
+    path = str(workload.ordered(paths["parquet"]))
+    with sail_server() as master:
+        spark = connect(master)
+        try:
+            spark.read.parquet(path).createTempView("events")
+            found = spark_sql.counts(spark, "events")
+        finally:
+            spark.stop()
+
+    assert [list(month.values()) for month in truth["month"].values()] == found
 
 
 @pytest.mark.slow

@@ -171,3 +171,24 @@ def test_a_table_and_a_file_have_their_own_options(
 
     assert [code for _, code in cases] == codes
     assert "hush" not in told.out + told.err
+
+
+def test_an_engine_has_its_own_options(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Parquet or a table, at a Spark; a price asks nothing of it, and no token is told."""
+    pytest.importorskip("pyspark")
+    nobody = ["--engine", "sc://127.0.0.1:1/;token=hush", *MONTH]
+    far = ["--engine", "sc://far.example/;token=hush", *MONTH]
+    cases = [
+        (["--from", "e.csv", *nobody], 2),
+        (["--from", "gone.parquet", "--format", "ndjson", *nobody], 2),
+        (["--from", "gone.parquet", *far], 2),
+        (["--from", "gone.parquet", *nobody], 5),
+        (["--events", "duckdb://e.db?table=events", *nobody], 2),
+        (["--events", "pyspark://?table=events", *nobody], 5),
+        (["--from", "gone.parquet", "--dry-run", *nobody], 0),
+    ]
+    codes = [run(["release", *arguments]) for arguments, _ in cases]
+    told = capsys.readouterr()
+
+    assert [code for _, code in cases] == codes
+    assert "hush" not in told.out + told.err and "far" not in told.err

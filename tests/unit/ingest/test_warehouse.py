@@ -3,6 +3,7 @@
 import datetime as dt
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -168,7 +169,7 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="Expected a DuckDB file"):
         at(tmp_path / "none.db").count()
     for table in ("nothing", "nowhere.events"):
-        with pytest.raises(NotFoundError, match=f"Expected a table {table}"):
+        with pytest.raises(NotFoundError, match=f"Expected the table {table}"):
             at(path, table).count()
     with pytest.raises(WarehouseUnavailableError, match="nothing was charged"):
         at(tmp_path / "other.db").count()
@@ -219,7 +220,7 @@ def test_other_engines_are_connected_to_by_ibis(
     backend = ibis.duckdb.connect(make(tmp_path / "e.db"), read_only=True)
     given: list[str] = []
     monkeypatch.setattr(ibis, "connect", lambda url: given.append(url) or backend)
-    monkeypatch.setitem(warehouse._ERRORS, "clickhouse", "duckdb:Error")
+    monkeypatch.setitem(warehouse._ERRORS, "clickhouse", ("duckdb:Error",))
     address = TableAddress.parse("clickhouse://u:p@localhost/db?table=events")
     counting = Warehouse(address, rules=RULES, span=SPAN)
     # The words are those of another engine: ids of ClickHouse are bytes already.
@@ -229,3 +230,26 @@ def test_other_engines_are_connected_to_by_ibis(
     assert ["clickhouse://u:p@localhost/db"] == given
     with pytest.raises(duckdb.ConnectionException):
         backend.con.execute("select 1")
+
+
+def test_a_login_that_fails_is_an_error_of_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Google raises it apart from what BigQuery raises; its words are not repeated."""
+
+    class LoginError(Exception):
+        """Stands for the root of what the library of logins raises."""
+
+    class QueryError(Exception):
+        """Stands for that of queries."""
+
+    def refuse(_url: str) -> Any:
+        raise LoginError("key of ann@example.org is hush")
+
+    logins, queries = ModuleType("google.auth.exceptions"), ModuleType("google.api_core.exceptions")
+    logins.GoogleAuthError, queries.GoogleAPIError = LoginError, QueryError  # type: ignore[attr-defined]
+    for module in (logins, queries):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(ibis, "connect", refuse)
+    far = TableAddress.parse("bigquery://project/dataset?table=events")
+    with pytest.raises(WarehouseUnavailableError, match="found the error LoginError") as caught:
+        Warehouse(far, rules=RULES, span=SPAN).count()
+    assert "hush" not in str(caught.value) and caught.value.__context__ is None

@@ -83,10 +83,11 @@ WITH "t3" AS (
     "t2"."event_id" AS "event_id",
     "t2"."seq" AS "seq",
     "t2"."platform" AS "platform",
-    MIN("t2"."seq") OVER (
+    ROW_NUMBER() OVER (
       PARTITION BY "t2"."user_id", "t2"."event_id"
+      ORDER BY "t2"."seq" ASC, CASE WHEN "t2"."op" = '+' THEN 0 ELSE 1 END ASC, "t2"."day" ASC, "t2"."platform" ASC
       ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
-    ) AS "earliest_of_id"
+    ) - 1 AS "rank_of_id"
   FROM (
     SELECT
       *
@@ -162,455 +163,449 @@ WITH "t3" AS (
   ) AS "t2"
 )
 SELECT
-  "t17"."part" AS "part",
+  "t16"."part" AS "part",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > -1
+        "t16"."day" > -1
       ) AND (
-        "t17"."day" <= 29
+        "t16"."day" <= 29
       ) AND (
-        "t17"."until" > 29
+        "t16"."until" > 29
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260201",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 0
+        "t16"."day" > 0
       ) AND (
-        "t17"."day" <= 30
+        "t16"."day" <= 30
       ) AND (
-        "t17"."until" > 30
+        "t16"."until" > 30
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260202",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 1
+        "t16"."day" > 1
       ) AND (
-        "t17"."day" <= 31
+        "t16"."day" <= 31
       ) AND (
-        "t17"."until" > 31
+        "t16"."until" > 31
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260203",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 2
+        "t16"."day" > 2
       ) AND (
-        "t17"."day" <= 32
+        "t16"."day" <= 32
       ) AND (
-        "t17"."until" > 32
+        "t16"."until" > 32
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260204",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 3
+        "t16"."day" > 3
       ) AND (
-        "t17"."day" <= 33
+        "t16"."day" <= 33
       ) AND (
-        "t17"."until" > 33
+        "t16"."until" > 33
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260205",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 4
+        "t16"."day" > 4
       ) AND (
-        "t17"."day" <= 34
+        "t16"."day" <= 34
       ) AND (
-        "t17"."until" > 34
+        "t16"."until" > 34
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260206",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 5
+        "t16"."day" > 5
       ) AND (
-        "t17"."day" <= 35
+        "t16"."day" <= 35
       ) AND (
-        "t17"."until" > 35
+        "t16"."until" > 35
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260207",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 6
+        "t16"."day" > 6
       ) AND (
-        "t17"."day" <= 36
+        "t16"."day" <= 36
       ) AND (
-        "t17"."until" > 36
+        "t16"."until" > 36
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260208",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 7
+        "t16"."day" > 7
       ) AND (
-        "t17"."day" <= 37
+        "t16"."day" <= 37
       ) AND (
-        "t17"."until" > 37
+        "t16"."until" > 37
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260209",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 8
+        "t16"."day" > 8
       ) AND (
-        "t17"."day" <= 38
+        "t16"."day" <= 38
       ) AND (
-        "t17"."until" > 38
+        "t16"."until" > 38
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260210",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 9
+        "t16"."day" > 9
       ) AND (
-        "t17"."day" <= 39
+        "t16"."day" <= 39
       ) AND (
-        "t17"."until" > 39
+        "t16"."until" > 39
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260211",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 10
+        "t16"."day" > 10
       ) AND (
-        "t17"."day" <= 40
+        "t16"."day" <= 40
       ) AND (
-        "t17"."until" > 40
+        "t16"."until" > 40
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260212",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 11
+        "t16"."day" > 11
       ) AND (
-        "t17"."day" <= 41
+        "t16"."day" <= 41
       ) AND (
-        "t17"."until" > 41
+        "t16"."until" > 41
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260213",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 12
+        "t16"."day" > 12
       ) AND (
-        "t17"."day" <= 42
+        "t16"."day" <= 42
       ) AND (
-        "t17"."until" > 42
+        "t16"."until" > 42
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260214",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 13
+        "t16"."day" > 13
       ) AND (
-        "t17"."day" <= 43
+        "t16"."day" <= 43
       ) AND (
-        "t17"."until" > 43
+        "t16"."until" > 43
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260215",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 14
+        "t16"."day" > 14
       ) AND (
-        "t17"."day" <= 44
+        "t16"."day" <= 44
       ) AND (
-        "t17"."until" > 44
+        "t16"."until" > 44
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260216",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 15
+        "t16"."day" > 15
       ) AND (
-        "t17"."day" <= 45
+        "t16"."day" <= 45
       ) AND (
-        "t17"."until" > 45
+        "t16"."until" > 45
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260217",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 16
+        "t16"."day" > 16
       ) AND (
-        "t17"."day" <= 46
+        "t16"."day" <= 46
       ) AND (
-        "t17"."until" > 46
+        "t16"."until" > 46
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260218",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 17
+        "t16"."day" > 17
       ) AND (
-        "t17"."day" <= 47
+        "t16"."day" <= 47
       ) AND (
-        "t17"."until" > 47
+        "t16"."until" > 47
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260219",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 18
+        "t16"."day" > 18
       ) AND (
-        "t17"."day" <= 48
+        "t16"."day" <= 48
       ) AND (
-        "t17"."until" > 48
+        "t16"."until" > 48
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260220",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 19
+        "t16"."day" > 19
       ) AND (
-        "t17"."day" <= 49
+        "t16"."day" <= 49
       ) AND (
-        "t17"."until" > 49
+        "t16"."until" > 49
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260221",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 20
+        "t16"."day" > 20
       ) AND (
-        "t17"."day" <= 50
+        "t16"."day" <= 50
       ) AND (
-        "t17"."until" > 50
+        "t16"."until" > 50
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260222",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 21
+        "t16"."day" > 21
       ) AND (
-        "t17"."day" <= 51
+        "t16"."day" <= 51
       ) AND (
-        "t17"."until" > 51
+        "t16"."until" > 51
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260223",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 22
+        "t16"."day" > 22
       ) AND (
-        "t17"."day" <= 52
+        "t16"."day" <= 52
       ) AND (
-        "t17"."until" > 52
+        "t16"."until" > 52
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260224",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 23
+        "t16"."day" > 23
       ) AND (
-        "t17"."day" <= 53
+        "t16"."day" <= 53
       ) AND (
-        "t17"."until" > 53
+        "t16"."until" > 53
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260225",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 24
+        "t16"."day" > 24
       ) AND (
-        "t17"."day" <= 54
+        "t16"."day" <= 54
       ) AND (
-        "t17"."until" > 54
+        "t16"."until" > 54
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260226",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 25
+        "t16"."day" > 25
       ) AND (
-        "t17"."day" <= 55
+        "t16"."day" <= 55
       ) AND (
-        "t17"."until" > 55
+        "t16"."until" > 55
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260227",
   SUM(
     CASE
       WHEN (
-        "t17"."day" > 26
+        "t16"."day" > 26
       ) AND (
-        "t17"."day" <= 56
+        "t16"."day" <= 56
       ) AND (
-        "t17"."until" > 56
+        "t16"."until" > 56
       )
-      THEN "t17"."people"
+      THEN "t16"."people"
       ELSE 0
     END
   ) AS "w30_20260228"
 FROM (
   SELECT
-    "t16"."part" AS "part",
-    "t16"."day" AS "day",
-    "t16"."until" AS "until",
+    "t15"."part" AS "part",
+    "t15"."day" AS "day",
+    "t15"."until" AS "until",
     COUNT(*) AS "people"
   FROM (
     SELECT
-      "t15"."user" AS "user",
-      "t15"."day" AS "day",
-      "t15"."until" AS "until",
-      "t15"."who" AS "who",
-      COALESCE("t15"."part", 0) AS "part"
+      "t14"."user" AS "user",
+      "t14"."day" AS "day",
+      "t14"."until" AS "until",
+      "t14"."who" AS "who",
+      COALESCE("t14"."part", 0) AS "part"
     FROM (
       SELECT
-        "t14"."user" AS "user",
-        "t14"."day" AS "day",
-        "t14"."until" AS "until",
+        "t13"."user" AS "user",
+        "t13"."day" AS "day",
+        "t13"."until" AS "until",
         "t11"."who" AS "who",
         "t11"."part" AS "part"
       FROM (
         SELECT
-          "t12"."user" AS "user",
-          "t12"."day" AS "day",
-          CASE WHEN "t12"."following" > "t12"."day" THEN "t12"."following" ELSE 57 END AS "until"
+          "t9"."user" AS "user",
+          "t9"."day" AS "day",
+          leadInFrame("t9"."day", 1, 57) OVER (
+            PARTITION BY "t9"."user"
+            ORDER BY "t9"."day" ASC
+            ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
+          ) AS "until"
         FROM (
           SELECT
-            "t9"."user" AS "user",
-            "t9"."day" AS "day",
-            leadInFrame("t9"."day") OVER (
-              PARTITION BY "t9"."user"
-              ORDER BY "t9"."day" ASC
-              ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
-            ) AS "following"
+            "t7"."user" AS "user",
+            "t7"."day" AS "day"
           FROM (
             SELECT
-              "t7"."user" AS "user",
-              "t7"."day" AS "day"
+              "t5"."user" AS "user",
+              "t5"."day" AS "day",
+              countIf("t5"."adds") AS "puts",
+              countIf(NOT (
+                "t5"."adds"
+              )) AS "takes",
+              maxIf("t5"."place", "t5"."adds") AS "put_at",
+              maxIf("t5"."place", NOT (
+                "t5"."adds"
+              )) AS "taken_at"
             FROM (
               SELECT
-                "t5"."user" AS "user",
-                "t5"."day" AS "day",
-                countIf("t5"."adds") AS "puts",
-                countIf(NOT (
-                  "t5"."adds"
-                )) AS "takes",
-                maxIf("t5"."place", "t5"."adds") AS "put_at",
-                maxIf("t5"."place", NOT (
-                  "t5"."adds"
-                )) AS "taken_at"
-              FROM (
-                SELECT
-                  "t4"."user_id" AS "user",
-                  CAST(DATE_DIFF(DAY, toDate('2026-01-03'), "t4"."day") AS Nullable(Int32)) AS "day",
-                  "t4"."op" = '+' AS "adds",
-                  "t4"."seq" AS "place"
-                FROM "t3" AS "t4"
-                WHERE
-                  (
-                    isNull("t4"."event_id") OR (
-                      "t4"."seq" = "t4"."earliest_of_id"
-                    )
-                  )
-                  AND NOT (
-                    "t4"."day" < toDate('2026-01-03')
-                  )
-                  AND "t4"."day" < toDate('2026-03-01')
-              ) AS "t5"
-              GROUP BY
-                "t5"."user",
-                "t5"."day"
-            ) AS "t7"
-            WHERE
-              "t7"."puts" > 0
-              AND (
+                "t4"."user_id" AS "user",
+                CAST(DATE_DIFF(DAY, toDate('2026-01-03'), "t4"."day") AS Nullable(Int32)) AS "day",
+                "t4"."op" = '+' AS "adds",
+                "t4"."seq" AS "place"
+              FROM "t3" AS "t4"
+              WHERE
                 (
-                  "t7"."takes" = 0
-                ) OR (
-                  "t7"."put_at" > "t7"."taken_at"
+                  isNull("t4"."event_id") OR (
+                    "t4"."rank_of_id" = 0
+                  )
                 )
+                AND NOT (
+                  "t4"."day" < toDate('2026-01-03')
+                )
+                AND "t4"."day" < toDate('2026-03-01')
+            ) AS "t5"
+            GROUP BY
+              "t5"."user",
+              "t5"."day"
+          ) AS "t7"
+          WHERE
+            "t7"."puts" > 0
+            AND (
+              (
+                "t7"."takes" = 0
+              ) OR (
+                "t7"."put_at" > "t7"."taken_at"
               )
-          ) AS "t9"
-        ) AS "t12"
-      ) AS "t14"
+            )
+        ) AS "t9"
+      ) AS "t13"
       LEFT OUTER JOIN (
         SELECT
           "t8"."who" AS "who",
@@ -652,7 +647,7 @@ FROM (
             WHERE
               (
                 isNull("t4"."event_id") OR (
-                  "t4"."seq" = "t4"."earliest_of_id"
+                  "t4"."rank_of_id" = 0
                 )
               )
               AND NOT (
@@ -666,14 +661,14 @@ FROM (
         WHERE
           "t8"."rank" = 0
       ) AS "t11"
-        ON "t14"."user" = "t11"."who"
-    ) AS "t15"
-  ) AS "t16"
+        ON "t13"."user" = "t11"."who"
+    ) AS "t14"
+  ) AS "t15"
   GROUP BY
-    "t16"."part",
-    "t16"."day",
-    "t16"."until"
-) AS "t17"
+    "t15"."part",
+    "t15"."day",
+    "t15"."until"
+) AS "t16"
 GROUP BY
-  "t17"."part";
+  "t16"."part";
 

@@ -92,10 +92,11 @@ WITH "t3" AS (
     "t2"."event_id",
     "t2"."seq",
     "t2"."platform",
-    MIN("t2"."seq") OVER (
+    ROW_NUMBER() OVER (
       PARTITION BY CONVERT_TO("t2"."user_id", 'UTF8'), CONVERT_TO("t2"."event_id", 'UTF8')
+      ORDER BY "t2"."seq" ASC, CASE WHEN CONVERT_TO("t2"."op", 'UTF8') = CONVERT_TO('+', 'UTF8') THEN 0 ELSE 1 END ASC, "t2"."day" ASC, CONVERT_TO("t2"."platform", 'UTF8') ASC
       ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
-    ) AS "earliest_of_id"
+    ) - 1 AS "rank_of_id"
   FROM (
     SELECT
       *
@@ -180,472 +181,466 @@ WITH "t3" AS (
   ) AS "t2"
 )
 SELECT
-  "t21"."part",
+  "t20"."part",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > -1
+        "t20"."day" > -1
       ) AND (
-        "t21"."day" <= 29
+        "t20"."day" <= 29
       ) AND (
-        "t21"."until" > 29
+        "t20"."until" > 29
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260201",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 0
+        "t20"."day" > 0
       ) AND (
-        "t21"."day" <= 30
+        "t20"."day" <= 30
       ) AND (
-        "t21"."until" > 30
+        "t20"."until" > 30
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260202",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 1
+        "t20"."day" > 1
       ) AND (
-        "t21"."day" <= 31
+        "t20"."day" <= 31
       ) AND (
-        "t21"."until" > 31
+        "t20"."until" > 31
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260203",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 2
+        "t20"."day" > 2
       ) AND (
-        "t21"."day" <= 32
+        "t20"."day" <= 32
       ) AND (
-        "t21"."until" > 32
+        "t20"."until" > 32
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260204",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 3
+        "t20"."day" > 3
       ) AND (
-        "t21"."day" <= 33
+        "t20"."day" <= 33
       ) AND (
-        "t21"."until" > 33
+        "t20"."until" > 33
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260205",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 4
+        "t20"."day" > 4
       ) AND (
-        "t21"."day" <= 34
+        "t20"."day" <= 34
       ) AND (
-        "t21"."until" > 34
+        "t20"."until" > 34
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260206",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 5
+        "t20"."day" > 5
       ) AND (
-        "t21"."day" <= 35
+        "t20"."day" <= 35
       ) AND (
-        "t21"."until" > 35
+        "t20"."until" > 35
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260207",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 6
+        "t20"."day" > 6
       ) AND (
-        "t21"."day" <= 36
+        "t20"."day" <= 36
       ) AND (
-        "t21"."until" > 36
+        "t20"."until" > 36
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260208",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 7
+        "t20"."day" > 7
       ) AND (
-        "t21"."day" <= 37
+        "t20"."day" <= 37
       ) AND (
-        "t21"."until" > 37
+        "t20"."until" > 37
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260209",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 8
+        "t20"."day" > 8
       ) AND (
-        "t21"."day" <= 38
+        "t20"."day" <= 38
       ) AND (
-        "t21"."until" > 38
+        "t20"."until" > 38
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260210",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 9
+        "t20"."day" > 9
       ) AND (
-        "t21"."day" <= 39
+        "t20"."day" <= 39
       ) AND (
-        "t21"."until" > 39
+        "t20"."until" > 39
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260211",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 10
+        "t20"."day" > 10
       ) AND (
-        "t21"."day" <= 40
+        "t20"."day" <= 40
       ) AND (
-        "t21"."until" > 40
+        "t20"."until" > 40
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260212",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 11
+        "t20"."day" > 11
       ) AND (
-        "t21"."day" <= 41
+        "t20"."day" <= 41
       ) AND (
-        "t21"."until" > 41
+        "t20"."until" > 41
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260213",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 12
+        "t20"."day" > 12
       ) AND (
-        "t21"."day" <= 42
+        "t20"."day" <= 42
       ) AND (
-        "t21"."until" > 42
+        "t20"."until" > 42
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260214",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 13
+        "t20"."day" > 13
       ) AND (
-        "t21"."day" <= 43
+        "t20"."day" <= 43
       ) AND (
-        "t21"."until" > 43
+        "t20"."until" > 43
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260215",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 14
+        "t20"."day" > 14
       ) AND (
-        "t21"."day" <= 44
+        "t20"."day" <= 44
       ) AND (
-        "t21"."until" > 44
+        "t20"."until" > 44
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260216",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 15
+        "t20"."day" > 15
       ) AND (
-        "t21"."day" <= 45
+        "t20"."day" <= 45
       ) AND (
-        "t21"."until" > 45
+        "t20"."until" > 45
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260217",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 16
+        "t20"."day" > 16
       ) AND (
-        "t21"."day" <= 46
+        "t20"."day" <= 46
       ) AND (
-        "t21"."until" > 46
+        "t20"."until" > 46
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260218",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 17
+        "t20"."day" > 17
       ) AND (
-        "t21"."day" <= 47
+        "t20"."day" <= 47
       ) AND (
-        "t21"."until" > 47
+        "t20"."until" > 47
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260219",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 18
+        "t20"."day" > 18
       ) AND (
-        "t21"."day" <= 48
+        "t20"."day" <= 48
       ) AND (
-        "t21"."until" > 48
+        "t20"."until" > 48
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260220",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 19
+        "t20"."day" > 19
       ) AND (
-        "t21"."day" <= 49
+        "t20"."day" <= 49
       ) AND (
-        "t21"."until" > 49
+        "t20"."until" > 49
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260221",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 20
+        "t20"."day" > 20
       ) AND (
-        "t21"."day" <= 50
+        "t20"."day" <= 50
       ) AND (
-        "t21"."until" > 50
+        "t20"."until" > 50
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260222",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 21
+        "t20"."day" > 21
       ) AND (
-        "t21"."day" <= 51
+        "t20"."day" <= 51
       ) AND (
-        "t21"."until" > 51
+        "t20"."until" > 51
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260223",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 22
+        "t20"."day" > 22
       ) AND (
-        "t21"."day" <= 52
+        "t20"."day" <= 52
       ) AND (
-        "t21"."until" > 52
+        "t20"."until" > 52
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260224",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 23
+        "t20"."day" > 23
       ) AND (
-        "t21"."day" <= 53
+        "t20"."day" <= 53
       ) AND (
-        "t21"."until" > 53
+        "t20"."until" > 53
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260225",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 24
+        "t20"."day" > 24
       ) AND (
-        "t21"."day" <= 54
+        "t20"."day" <= 54
       ) AND (
-        "t21"."until" > 54
+        "t20"."until" > 54
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260226",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 25
+        "t20"."day" > 25
       ) AND (
-        "t21"."day" <= 55
+        "t20"."day" <= 55
       ) AND (
-        "t21"."until" > 55
+        "t20"."until" > 55
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260227",
   SUM(
     CASE
       WHEN (
-        "t21"."day" > 26
+        "t20"."day" > 26
       ) AND (
-        "t21"."day" <= 56
+        "t20"."day" <= 56
       ) AND (
-        "t21"."until" > 56
+        "t20"."until" > 56
       )
-      THEN "t21"."people"
+      THEN "t20"."people"
       ELSE 0
     END
   ) AS "w30_20260228"
 FROM (
   SELECT
-    "t20"."part",
-    "t20"."day",
-    "t20"."until",
+    "t19"."part",
+    "t19"."day",
+    "t19"."until",
     COUNT(*) AS "people"
   FROM (
     SELECT
-      "t19"."user",
-      "t19"."day",
-      "t19"."until",
-      "t19"."who",
-      COALESCE("t19"."part", 0) AS "part"
+      "t18"."user",
+      "t18"."day",
+      "t18"."until",
+      "t18"."who",
+      COALESCE("t18"."part", 0) AS "part"
     FROM (
       SELECT
-        "t16"."user",
-        "t16"."day",
-        "t16"."until",
-        "t18"."who",
-        "t18"."part"
+        "t14"."user",
+        "t14"."day",
+        "t14"."until",
+        "t17"."who",
+        "t17"."part"
       FROM (
         SELECT
-          "t13"."user",
-          "t13"."day",
-          CASE WHEN "t13"."following" > "t13"."day" THEN "t13"."following" ELSE 57 END AS "until"
+          "t11"."user",
+          "t11"."day",
+          LEAD("t11"."day", 1, 57) OVER (
+            PARTITION BY "t11"."user"
+            ORDER BY "t11"."day" ASC
+            ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
+          ) AS "until"
         FROM (
           SELECT
-            "t11"."user",
-            "t11"."day",
-            LEAD("t11"."day") OVER (
-              PARTITION BY "t11"."user"
-              ORDER BY "t11"."day" ASC
-              ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
-            ) AS "following"
+            "t9"."user",
+            "t9"."day"
           FROM (
             SELECT
-              "t9"."user",
-              "t9"."day"
+              "t7"."user",
+              "t7"."day",
+              COUNT(*) FILTER(WHERE
+                "t7"."adds") AS "puts",
+              COUNT(*) FILTER(WHERE
+                NOT (
+                  "t7"."adds"
+                )) AS "takes",
+              MAX("t7"."place") FILTER(WHERE
+                "t7"."adds") AS "put_at",
+              MAX("t7"."place") FILTER(WHERE
+                NOT (
+                  "t7"."adds"
+                )) AS "taken_at"
             FROM (
               SELECT
-                "t7"."user",
-                "t7"."day",
-                COUNT(*) FILTER(WHERE
-                  "t7"."adds") AS "puts",
-                COUNT(*) FILTER(WHERE
-                  NOT (
-                    "t7"."adds"
-                  )) AS "takes",
-                MAX("t7"."place") FILTER(WHERE
-                  "t7"."adds") AS "put_at",
-                MAX("t7"."place") FILTER(WHERE
-                  NOT (
-                    "t7"."adds"
-                  )) AS "taken_at"
+                CONVERT_TO("t5"."user_id", 'UTF8') AS "user",
+                CAST(CAST(EXTRACT(epoch FROM CAST("t5"."day" AS TIMESTAMP) - CAST(MAKE_DATE(2026, 1, 3) AS TIMESTAMP)) / 86400 AS BIGINT) AS INT) AS "day",
+                CONVERT_TO("t5"."op", 'UTF8') = CONVERT_TO('+', 'UTF8') AS "adds",
+                "t5"."seq" AS "place"
               FROM (
                 SELECT
-                  CONVERT_TO("t5"."user_id", 'UTF8') AS "user",
-                  CAST(CAST(EXTRACT(epoch FROM CAST("t5"."day" AS TIMESTAMP) - CAST(MAKE_DATE(2026, 1, 3) AS TIMESTAMP)) / 86400 AS BIGINT) AS INT) AS "day",
-                  CONVERT_TO("t5"."op", 'UTF8') = CONVERT_TO('+', 'UTF8') AS "adds",
-                  "t5"."seq" AS "place"
-                FROM (
-                  SELECT
-                    *
-                  FROM "t3" AS "t4"
-                  WHERE
+                  *
+                FROM "t3" AS "t4"
+                WHERE
+                  (
                     (
-                      (
-                        "t4"."event_id" IS NULL
-                      ) OR (
-                        "t4"."seq" = "t4"."earliest_of_id"
-                      )
+                      "t4"."event_id" IS NULL
+                    ) OR (
+                      "t4"."rank_of_id" = 0
                     )
-                    AND NOT (
-                      "t4"."day" < MAKE_DATE(2026, 1, 3)
-                    )
-                    AND "t4"."day" < MAKE_DATE(2026, 3, 1)
-                ) AS "t5"
-              ) AS "t7"
-              GROUP BY
-                1,
-                2
-            ) AS "t9"
-            WHERE
-              "t9"."puts" > 0
-              AND (
-                (
-                  "t9"."takes" = 0
-                ) OR (
-                  "t9"."put_at" > "t9"."taken_at"
-                )
+                  )
+                  AND NOT (
+                    "t4"."day" < MAKE_DATE(2026, 1, 3)
+                  )
+                  AND "t4"."day" < MAKE_DATE(2026, 3, 1)
+              ) AS "t5"
+            ) AS "t7"
+            GROUP BY
+              1,
+              2
+          ) AS "t9"
+          WHERE
+            "t9"."puts" > 0
+            AND (
+              (
+                "t9"."takes" = 0
+              ) OR (
+                "t9"."put_at" > "t9"."taken_at"
               )
-          ) AS "t11"
-        ) AS "t13"
-      ) AS "t16"
+            )
+        ) AS "t11"
+      ) AS "t14"
       LEFT OUTER JOIN (
         SELECT
-          "t14"."who",
+          "t15"."who",
           CASE
-            WHEN "t14"."label" = CONVERT_TO('ios', 'UTF8')
+            WHEN "t15"."label" = CONVERT_TO('ios', 'UTF8')
             THEN 1
-            WHEN "t14"."label" = CONVERT_TO('o''web', 'UTF8')
+            WHEN "t15"."label" = CONVERT_TO('o''web', 'UTF8')
             THEN 2
             ELSE 0
           END AS "part"
@@ -697,7 +692,7 @@ FROM (
                       (
                         "t4"."event_id" IS NULL
                       ) OR (
-                        "t4"."seq" = "t4"."earliest_of_id"
+                        "t4"."rank_of_id" = 0
                       )
                     )
                     AND NOT (
@@ -713,16 +708,16 @@ FROM (
           ) AS "t12"
           WHERE
             "t12"."rank" = 0
-        ) AS "t14"
-      ) AS "t18"
-        ON "t16"."user" = "t18"."who"
-    ) AS "t19"
-  ) AS "t20"
+        ) AS "t15"
+      ) AS "t17"
+        ON "t14"."user" = "t17"."who"
+    ) AS "t18"
+  ) AS "t19"
   GROUP BY
     1,
     2,
     3
-) AS "t21"
+) AS "t20"
 GROUP BY
   1;
 

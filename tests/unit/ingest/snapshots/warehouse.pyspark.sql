@@ -16,6 +16,9 @@ FROM (
         OR (
           OCTET_LENGTH(CAST(`t1`.`user_id` AS BINARY)) > 256
         )
+        OR NOT (
+          IS_VALID_UTF8(`t1`.`user_id`)
+        )
       )
       THEN 2
       WHEN `t1`.`op` IS NULL
@@ -52,6 +55,9 @@ FROM (
         OR (
           OCTET_LENGTH(CAST(`t1`.`event_id` AS BINARY)) > 256
         )
+        OR NOT (
+          IS_VALID_UTF8(`t1`.`event_id`)
+        )
       )
       THEN 9
       WHEN (
@@ -63,6 +69,9 @@ FROM (
         )
         OR (
           OCTET_LENGTH(CAST(`t1`.`platform` AS BINARY)) > 64
+        )
+        OR NOT (
+          IS_VALID_UTF8(`t1`.`platform`)
         )
       )
       THEN 10
@@ -92,10 +101,10 @@ WITH `t3` AS (
     `t2`.`event_id`,
     `t2`.`seq`,
     `t2`.`platform`,
-    MIN(`t2`.`seq`) OVER (
+    ROW_NUMBER() OVER (
       PARTITION BY CAST(`t2`.`user_id` AS BINARY), CAST(`t2`.`event_id` AS BINARY)
-      ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
-    ) AS `earliest_of_id`
+      ORDER BY `t2`.`seq` ASC NULLS LAST, IF(CAST(`t2`.`op` AS BINARY) = CAST('+' AS BINARY), 0, 1) ASC NULLS LAST, `t2`.`day` ASC NULLS LAST, CAST(`t2`.`platform` AS BINARY) ASC NULLS LAST
+    ) - 1 AS `rank_of_id`
   FROM (
     SELECT
       *
@@ -122,6 +131,9 @@ WITH `t3` AS (
           )
           OR (
             OCTET_LENGTH(CAST(`t1`.`user_id` AS BINARY)) > 256
+          )
+          OR NOT (
+            IS_VALID_UTF8(`t1`.`user_id`)
           )
         )
         THEN 2
@@ -159,6 +171,9 @@ WITH `t3` AS (
           OR (
             OCTET_LENGTH(CAST(`t1`.`event_id` AS BINARY)) > 256
           )
+          OR NOT (
+            IS_VALID_UTF8(`t1`.`event_id`)
+          )
         )
         THEN 9
         WHEN (
@@ -171,6 +186,9 @@ WITH `t3` AS (
           OR (
             OCTET_LENGTH(CAST(`t1`.`platform` AS BINARY)) > 64
           )
+          OR NOT (
+            IS_VALID_UTF8(`t1`.`platform`)
+          )
         )
         THEN 10
         WHEN `t1`.`seq` IS NULL
@@ -180,453 +198,447 @@ WITH `t3` AS (
   ) AS `t2`
 )
 SELECT
-  `t17`.`part`,
+  `t16`.`part`,
   SUM(
     IF(
       (
-        `t17`.`day` > -1
+        `t16`.`day` > -1
       ) AND (
-        `t17`.`day` <= 29
+        `t16`.`day` <= 29
       ) AND (
-        `t17`.`until` > 29
+        `t16`.`until` > 29
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260201`,
   SUM(
     IF(
       (
-        `t17`.`day` > 0
+        `t16`.`day` > 0
       ) AND (
-        `t17`.`day` <= 30
+        `t16`.`day` <= 30
       ) AND (
-        `t17`.`until` > 30
+        `t16`.`until` > 30
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260202`,
   SUM(
     IF(
       (
-        `t17`.`day` > 1
+        `t16`.`day` > 1
       ) AND (
-        `t17`.`day` <= 31
+        `t16`.`day` <= 31
       ) AND (
-        `t17`.`until` > 31
+        `t16`.`until` > 31
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260203`,
   SUM(
     IF(
       (
-        `t17`.`day` > 2
+        `t16`.`day` > 2
       ) AND (
-        `t17`.`day` <= 32
+        `t16`.`day` <= 32
       ) AND (
-        `t17`.`until` > 32
+        `t16`.`until` > 32
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260204`,
   SUM(
     IF(
       (
-        `t17`.`day` > 3
+        `t16`.`day` > 3
       ) AND (
-        `t17`.`day` <= 33
+        `t16`.`day` <= 33
       ) AND (
-        `t17`.`until` > 33
+        `t16`.`until` > 33
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260205`,
   SUM(
     IF(
       (
-        `t17`.`day` > 4
+        `t16`.`day` > 4
       ) AND (
-        `t17`.`day` <= 34
+        `t16`.`day` <= 34
       ) AND (
-        `t17`.`until` > 34
+        `t16`.`until` > 34
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260206`,
   SUM(
     IF(
       (
-        `t17`.`day` > 5
+        `t16`.`day` > 5
       ) AND (
-        `t17`.`day` <= 35
+        `t16`.`day` <= 35
       ) AND (
-        `t17`.`until` > 35
+        `t16`.`until` > 35
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260207`,
   SUM(
     IF(
       (
-        `t17`.`day` > 6
+        `t16`.`day` > 6
       ) AND (
-        `t17`.`day` <= 36
+        `t16`.`day` <= 36
       ) AND (
-        `t17`.`until` > 36
+        `t16`.`until` > 36
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260208`,
   SUM(
     IF(
       (
-        `t17`.`day` > 7
+        `t16`.`day` > 7
       ) AND (
-        `t17`.`day` <= 37
+        `t16`.`day` <= 37
       ) AND (
-        `t17`.`until` > 37
+        `t16`.`until` > 37
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260209`,
   SUM(
     IF(
       (
-        `t17`.`day` > 8
+        `t16`.`day` > 8
       ) AND (
-        `t17`.`day` <= 38
+        `t16`.`day` <= 38
       ) AND (
-        `t17`.`until` > 38
+        `t16`.`until` > 38
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260210`,
   SUM(
     IF(
       (
-        `t17`.`day` > 9
+        `t16`.`day` > 9
       ) AND (
-        `t17`.`day` <= 39
+        `t16`.`day` <= 39
       ) AND (
-        `t17`.`until` > 39
+        `t16`.`until` > 39
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260211`,
   SUM(
     IF(
       (
-        `t17`.`day` > 10
+        `t16`.`day` > 10
       ) AND (
-        `t17`.`day` <= 40
+        `t16`.`day` <= 40
       ) AND (
-        `t17`.`until` > 40
+        `t16`.`until` > 40
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260212`,
   SUM(
     IF(
       (
-        `t17`.`day` > 11
+        `t16`.`day` > 11
       ) AND (
-        `t17`.`day` <= 41
+        `t16`.`day` <= 41
       ) AND (
-        `t17`.`until` > 41
+        `t16`.`until` > 41
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260213`,
   SUM(
     IF(
       (
-        `t17`.`day` > 12
+        `t16`.`day` > 12
       ) AND (
-        `t17`.`day` <= 42
+        `t16`.`day` <= 42
       ) AND (
-        `t17`.`until` > 42
+        `t16`.`until` > 42
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260214`,
   SUM(
     IF(
       (
-        `t17`.`day` > 13
+        `t16`.`day` > 13
       ) AND (
-        `t17`.`day` <= 43
+        `t16`.`day` <= 43
       ) AND (
-        `t17`.`until` > 43
+        `t16`.`until` > 43
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260215`,
   SUM(
     IF(
       (
-        `t17`.`day` > 14
+        `t16`.`day` > 14
       ) AND (
-        `t17`.`day` <= 44
+        `t16`.`day` <= 44
       ) AND (
-        `t17`.`until` > 44
+        `t16`.`until` > 44
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260216`,
   SUM(
     IF(
       (
-        `t17`.`day` > 15
+        `t16`.`day` > 15
       ) AND (
-        `t17`.`day` <= 45
+        `t16`.`day` <= 45
       ) AND (
-        `t17`.`until` > 45
+        `t16`.`until` > 45
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260217`,
   SUM(
     IF(
       (
-        `t17`.`day` > 16
+        `t16`.`day` > 16
       ) AND (
-        `t17`.`day` <= 46
+        `t16`.`day` <= 46
       ) AND (
-        `t17`.`until` > 46
+        `t16`.`until` > 46
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260218`,
   SUM(
     IF(
       (
-        `t17`.`day` > 17
+        `t16`.`day` > 17
       ) AND (
-        `t17`.`day` <= 47
+        `t16`.`day` <= 47
       ) AND (
-        `t17`.`until` > 47
+        `t16`.`until` > 47
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260219`,
   SUM(
     IF(
       (
-        `t17`.`day` > 18
+        `t16`.`day` > 18
       ) AND (
-        `t17`.`day` <= 48
+        `t16`.`day` <= 48
       ) AND (
-        `t17`.`until` > 48
+        `t16`.`until` > 48
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260220`,
   SUM(
     IF(
       (
-        `t17`.`day` > 19
+        `t16`.`day` > 19
       ) AND (
-        `t17`.`day` <= 49
+        `t16`.`day` <= 49
       ) AND (
-        `t17`.`until` > 49
+        `t16`.`until` > 49
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260221`,
   SUM(
     IF(
       (
-        `t17`.`day` > 20
+        `t16`.`day` > 20
       ) AND (
-        `t17`.`day` <= 50
+        `t16`.`day` <= 50
       ) AND (
-        `t17`.`until` > 50
+        `t16`.`until` > 50
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260222`,
   SUM(
     IF(
       (
-        `t17`.`day` > 21
+        `t16`.`day` > 21
       ) AND (
-        `t17`.`day` <= 51
+        `t16`.`day` <= 51
       ) AND (
-        `t17`.`until` > 51
+        `t16`.`until` > 51
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260223`,
   SUM(
     IF(
       (
-        `t17`.`day` > 22
+        `t16`.`day` > 22
       ) AND (
-        `t17`.`day` <= 52
+        `t16`.`day` <= 52
       ) AND (
-        `t17`.`until` > 52
+        `t16`.`until` > 52
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260224`,
   SUM(
     IF(
       (
-        `t17`.`day` > 23
+        `t16`.`day` > 23
       ) AND (
-        `t17`.`day` <= 53
+        `t16`.`day` <= 53
       ) AND (
-        `t17`.`until` > 53
+        `t16`.`until` > 53
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260225`,
   SUM(
     IF(
       (
-        `t17`.`day` > 24
+        `t16`.`day` > 24
       ) AND (
-        `t17`.`day` <= 54
+        `t16`.`day` <= 54
       ) AND (
-        `t17`.`until` > 54
+        `t16`.`until` > 54
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260226`,
   SUM(
     IF(
       (
-        `t17`.`day` > 25
+        `t16`.`day` > 25
       ) AND (
-        `t17`.`day` <= 55
+        `t16`.`day` <= 55
       ) AND (
-        `t17`.`until` > 55
+        `t16`.`until` > 55
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260227`,
   SUM(
     IF(
       (
-        `t17`.`day` > 26
+        `t16`.`day` > 26
       ) AND (
-        `t17`.`day` <= 56
+        `t16`.`day` <= 56
       ) AND (
-        `t17`.`until` > 56
+        `t16`.`until` > 56
       ),
-      `t17`.`people`,
+      `t16`.`people`,
       0
     )
   ) AS `w30_20260228`
 FROM (
   SELECT
-    `t16`.`part`,
-    `t16`.`day`,
-    `t16`.`until`,
+    `t15`.`part`,
+    `t15`.`day`,
+    `t15`.`until`,
     COUNT(*) AS `people`
   FROM (
     SELECT
-      `t15`.`user`,
-      `t15`.`day`,
-      `t15`.`until`,
-      `t15`.`who`,
-      COALESCE(`t15`.`part`, 0) AS `part`
+      `t14`.`user`,
+      `t14`.`day`,
+      `t14`.`until`,
+      `t14`.`who`,
+      COALESCE(`t14`.`part`, 0) AS `part`
     FROM (
       SELECT
-        `t14`.`user`,
-        `t14`.`day`,
-        `t14`.`until`,
+        `t13`.`user`,
+        `t13`.`day`,
+        `t13`.`until`,
         `t11`.`who`,
         `t11`.`part`
       FROM (
         SELECT
-          `t12`.`user`,
-          `t12`.`day`,
-          IF(`t12`.`following` > `t12`.`day`, `t12`.`following`, 57) AS `until`
+          `t9`.`user`,
+          `t9`.`day`,
+          LEAD(`t9`.`day`, 1, 57) OVER (PARTITION BY `t9`.`user` ORDER BY `t9`.`day` ASC NULLS LAST) AS `until`
         FROM (
           SELECT
-            `t9`.`user`,
-            `t9`.`day`,
-            LEAD(`t9`.`day`) OVER (PARTITION BY `t9`.`user` ORDER BY `t9`.`day` ASC NULLS LAST) AS `following`
+            `t7`.`user`,
+            `t7`.`day`
           FROM (
             SELECT
-              `t7`.`user`,
-              `t7`.`day`
+              `t5`.`user`,
+              `t5`.`day`,
+              SUM(CAST(`t5`.`adds` AS BIGINT)) AS `puts`,
+              SUM(CAST(NOT (
+                `t5`.`adds`
+              ) AS BIGINT)) AS `takes`,
+              MAX(IF(`t5`.`adds`, `t5`.`place`, NULL)) AS `put_at`,
+              MAX(IF(NOT (
+                `t5`.`adds`
+              ), `t5`.`place`, NULL)) AS `taken_at`
             FROM (
               SELECT
-                `t5`.`user`,
-                `t5`.`day`,
-                SUM(CAST(`t5`.`adds` AS BIGINT)) AS `puts`,
-                SUM(CAST(NOT (
-                  `t5`.`adds`
-                ) AS BIGINT)) AS `takes`,
-                MAX(IF(`t5`.`adds`, `t5`.`place`, NULL)) AS `put_at`,
-                MAX(IF(NOT (
-                  `t5`.`adds`
-                ), `t5`.`place`, NULL)) AS `taken_at`
-              FROM (
-                SELECT
-                  CAST(`t4`.`user_id` AS BINARY) AS `user`,
-                  CAST(DATEDIFF(DAY, MAKE_DATE(2026, 1, 3), `t4`.`day`) AS INT) AS `day`,
-                  CAST(`t4`.`op` AS BINARY) = CAST('+' AS BINARY) AS `adds`,
-                  `t4`.`seq` AS `place`
-                FROM `t3` AS `t4`
-                WHERE
-                  (
-                    (
-                      `t4`.`event_id` IS NULL
-                    ) OR (
-                      `t4`.`seq` = `t4`.`earliest_of_id`
-                    )
-                  )
-                  AND NOT (
-                    `t4`.`day` < MAKE_DATE(2026, 1, 3)
-                  )
-                  AND `t4`.`day` < MAKE_DATE(2026, 3, 1)
-              ) AS `t5`
-              GROUP BY
-                1,
-                2
-            ) AS `t7`
-            WHERE
-              `t7`.`puts` > 0
-              AND (
+                CAST(`t4`.`user_id` AS BINARY) AS `user`,
+                CAST(DATEDIFF(DAY, MAKE_DATE(2026, 1, 3), `t4`.`day`) AS INT) AS `day`,
+                CAST(`t4`.`op` AS BINARY) = CAST('+' AS BINARY) AS `adds`,
+                `t4`.`seq` AS `place`
+              FROM `t3` AS `t4`
+              WHERE
                 (
-                  `t7`.`takes` = 0
-                ) OR (
-                  `t7`.`put_at` > `t7`.`taken_at`
+                  (
+                    `t4`.`event_id` IS NULL
+                  ) OR (
+                    `t4`.`rank_of_id` = 0
+                  )
                 )
+                AND NOT (
+                  `t4`.`day` < MAKE_DATE(2026, 1, 3)
+                )
+                AND `t4`.`day` < MAKE_DATE(2026, 3, 1)
+            ) AS `t5`
+            GROUP BY
+              1,
+              2
+          ) AS `t7`
+          WHERE
+            `t7`.`puts` > 0
+            AND (
+              (
+                `t7`.`takes` = 0
+              ) OR (
+                `t7`.`put_at` > `t7`.`taken_at`
               )
-          ) AS `t9`
-        ) AS `t12`
-      ) AS `t14`
+            )
+        ) AS `t9`
+      ) AS `t13`
       LEFT OUTER JOIN (
         SELECT
           `t8`.`who`,
@@ -675,7 +687,7 @@ FROM (
                 (
                   `t4`.`event_id` IS NULL
                 ) OR (
-                  `t4`.`seq` = `t4`.`earliest_of_id`
+                  `t4`.`rank_of_id` = 0
                 )
               )
               AND NOT (
@@ -689,14 +701,14 @@ FROM (
         WHERE
           `t8`.`rank` = 0
       ) AS `t11`
-        ON `t14`.`user` = `t11`.`who`
-    ) AS `t15`
-  ) AS `t16`
+        ON `t13`.`user` = `t11`.`who`
+    ) AS `t14`
+  ) AS `t15`
   GROUP BY
     1,
     2,
     3
-) AS `t17`
+) AS `t16`
 GROUP BY
   1;
 

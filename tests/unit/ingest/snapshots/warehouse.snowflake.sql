@@ -92,11 +92,10 @@ WITH "t3" AS (
     "t2"."event_id",
     "t2"."seq",
     "t2"."platform",
-    MIN("t2"."seq") OVER (
+    ROW_NUMBER() OVER (
       PARTITION BY TO_BINARY("t2"."user_id", 'UTF-8'), TO_BINARY("t2"."event_id", 'UTF-8')
-      ORDER BY NULL ASC
-      ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
-    ) AS "earliest_of_id"
+      ORDER BY "t2"."seq" ASC, IFF(TO_BINARY("t2"."op", 'UTF-8') = TO_BINARY('+', 'UTF-8'), 0, 1) ASC, "t2"."day" ASC, TO_BINARY("t2"."platform", 'UTF-8') ASC
+    ) - 1 AS "rank_of_id"
   FROM (
     SELECT
       *
@@ -181,464 +180,458 @@ WITH "t3" AS (
   ) AS "t2"
 )
 SELECT
-  "t21"."part",
+  "t20"."part",
   SUM(
     IFF(
       (
-        "t21"."day" > -1
+        "t20"."day" > -1
       ) AND (
-        "t21"."day" <= 29
+        "t20"."day" <= 29
       ) AND (
-        "t21"."until" > 29
+        "t20"."until" > 29
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260201",
   SUM(
     IFF(
       (
-        "t21"."day" > 0
+        "t20"."day" > 0
       ) AND (
-        "t21"."day" <= 30
+        "t20"."day" <= 30
       ) AND (
-        "t21"."until" > 30
+        "t20"."until" > 30
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260202",
   SUM(
     IFF(
       (
-        "t21"."day" > 1
+        "t20"."day" > 1
       ) AND (
-        "t21"."day" <= 31
+        "t20"."day" <= 31
       ) AND (
-        "t21"."until" > 31
+        "t20"."until" > 31
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260203",
   SUM(
     IFF(
       (
-        "t21"."day" > 2
+        "t20"."day" > 2
       ) AND (
-        "t21"."day" <= 32
+        "t20"."day" <= 32
       ) AND (
-        "t21"."until" > 32
+        "t20"."until" > 32
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260204",
   SUM(
     IFF(
       (
-        "t21"."day" > 3
+        "t20"."day" > 3
       ) AND (
-        "t21"."day" <= 33
+        "t20"."day" <= 33
       ) AND (
-        "t21"."until" > 33
+        "t20"."until" > 33
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260205",
   SUM(
     IFF(
       (
-        "t21"."day" > 4
+        "t20"."day" > 4
       ) AND (
-        "t21"."day" <= 34
+        "t20"."day" <= 34
       ) AND (
-        "t21"."until" > 34
+        "t20"."until" > 34
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260206",
   SUM(
     IFF(
       (
-        "t21"."day" > 5
+        "t20"."day" > 5
       ) AND (
-        "t21"."day" <= 35
+        "t20"."day" <= 35
       ) AND (
-        "t21"."until" > 35
+        "t20"."until" > 35
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260207",
   SUM(
     IFF(
       (
-        "t21"."day" > 6
+        "t20"."day" > 6
       ) AND (
-        "t21"."day" <= 36
+        "t20"."day" <= 36
       ) AND (
-        "t21"."until" > 36
+        "t20"."until" > 36
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260208",
   SUM(
     IFF(
       (
-        "t21"."day" > 7
+        "t20"."day" > 7
       ) AND (
-        "t21"."day" <= 37
+        "t20"."day" <= 37
       ) AND (
-        "t21"."until" > 37
+        "t20"."until" > 37
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260209",
   SUM(
     IFF(
       (
-        "t21"."day" > 8
+        "t20"."day" > 8
       ) AND (
-        "t21"."day" <= 38
+        "t20"."day" <= 38
       ) AND (
-        "t21"."until" > 38
+        "t20"."until" > 38
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260210",
   SUM(
     IFF(
       (
-        "t21"."day" > 9
+        "t20"."day" > 9
       ) AND (
-        "t21"."day" <= 39
+        "t20"."day" <= 39
       ) AND (
-        "t21"."until" > 39
+        "t20"."until" > 39
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260211",
   SUM(
     IFF(
       (
-        "t21"."day" > 10
+        "t20"."day" > 10
       ) AND (
-        "t21"."day" <= 40
+        "t20"."day" <= 40
       ) AND (
-        "t21"."until" > 40
+        "t20"."until" > 40
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260212",
   SUM(
     IFF(
       (
-        "t21"."day" > 11
+        "t20"."day" > 11
       ) AND (
-        "t21"."day" <= 41
+        "t20"."day" <= 41
       ) AND (
-        "t21"."until" > 41
+        "t20"."until" > 41
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260213",
   SUM(
     IFF(
       (
-        "t21"."day" > 12
+        "t20"."day" > 12
       ) AND (
-        "t21"."day" <= 42
+        "t20"."day" <= 42
       ) AND (
-        "t21"."until" > 42
+        "t20"."until" > 42
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260214",
   SUM(
     IFF(
       (
-        "t21"."day" > 13
+        "t20"."day" > 13
       ) AND (
-        "t21"."day" <= 43
+        "t20"."day" <= 43
       ) AND (
-        "t21"."until" > 43
+        "t20"."until" > 43
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260215",
   SUM(
     IFF(
       (
-        "t21"."day" > 14
+        "t20"."day" > 14
       ) AND (
-        "t21"."day" <= 44
+        "t20"."day" <= 44
       ) AND (
-        "t21"."until" > 44
+        "t20"."until" > 44
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260216",
   SUM(
     IFF(
       (
-        "t21"."day" > 15
+        "t20"."day" > 15
       ) AND (
-        "t21"."day" <= 45
+        "t20"."day" <= 45
       ) AND (
-        "t21"."until" > 45
+        "t20"."until" > 45
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260217",
   SUM(
     IFF(
       (
-        "t21"."day" > 16
+        "t20"."day" > 16
       ) AND (
-        "t21"."day" <= 46
+        "t20"."day" <= 46
       ) AND (
-        "t21"."until" > 46
+        "t20"."until" > 46
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260218",
   SUM(
     IFF(
       (
-        "t21"."day" > 17
+        "t20"."day" > 17
       ) AND (
-        "t21"."day" <= 47
+        "t20"."day" <= 47
       ) AND (
-        "t21"."until" > 47
+        "t20"."until" > 47
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260219",
   SUM(
     IFF(
       (
-        "t21"."day" > 18
+        "t20"."day" > 18
       ) AND (
-        "t21"."day" <= 48
+        "t20"."day" <= 48
       ) AND (
-        "t21"."until" > 48
+        "t20"."until" > 48
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260220",
   SUM(
     IFF(
       (
-        "t21"."day" > 19
+        "t20"."day" > 19
       ) AND (
-        "t21"."day" <= 49
+        "t20"."day" <= 49
       ) AND (
-        "t21"."until" > 49
+        "t20"."until" > 49
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260221",
   SUM(
     IFF(
       (
-        "t21"."day" > 20
+        "t20"."day" > 20
       ) AND (
-        "t21"."day" <= 50
+        "t20"."day" <= 50
       ) AND (
-        "t21"."until" > 50
+        "t20"."until" > 50
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260222",
   SUM(
     IFF(
       (
-        "t21"."day" > 21
+        "t20"."day" > 21
       ) AND (
-        "t21"."day" <= 51
+        "t20"."day" <= 51
       ) AND (
-        "t21"."until" > 51
+        "t20"."until" > 51
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260223",
   SUM(
     IFF(
       (
-        "t21"."day" > 22
+        "t20"."day" > 22
       ) AND (
-        "t21"."day" <= 52
+        "t20"."day" <= 52
       ) AND (
-        "t21"."until" > 52
+        "t20"."until" > 52
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260224",
   SUM(
     IFF(
       (
-        "t21"."day" > 23
+        "t20"."day" > 23
       ) AND (
-        "t21"."day" <= 53
+        "t20"."day" <= 53
       ) AND (
-        "t21"."until" > 53
+        "t20"."until" > 53
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260225",
   SUM(
     IFF(
       (
-        "t21"."day" > 24
+        "t20"."day" > 24
       ) AND (
-        "t21"."day" <= 54
+        "t20"."day" <= 54
       ) AND (
-        "t21"."until" > 54
+        "t20"."until" > 54
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260226",
   SUM(
     IFF(
       (
-        "t21"."day" > 25
+        "t20"."day" > 25
       ) AND (
-        "t21"."day" <= 55
+        "t20"."day" <= 55
       ) AND (
-        "t21"."until" > 55
+        "t20"."until" > 55
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260227",
   SUM(
     IFF(
       (
-        "t21"."day" > 26
+        "t20"."day" > 26
       ) AND (
-        "t21"."day" <= 56
+        "t20"."day" <= 56
       ) AND (
-        "t21"."until" > 56
+        "t20"."until" > 56
       ),
-      "t21"."people",
+      "t20"."people",
       0
     )
   ) AS "w30_20260228"
 FROM (
   SELECT
-    "t20"."part",
-    "t20"."day",
-    "t20"."until",
+    "t19"."part",
+    "t19"."day",
+    "t19"."until",
     COUNT(*) AS "people"
   FROM (
     SELECT
-      "t19"."user",
-      "t19"."day",
-      "t19"."until",
-      "t19"."who",
-      COALESCE("t19"."part", 0) AS "part"
+      "t18"."user",
+      "t18"."day",
+      "t18"."until",
+      "t18"."who",
+      COALESCE("t18"."part", 0) AS "part"
     FROM (
       SELECT
-        "t16"."user",
-        "t16"."day",
-        "t16"."until",
-        "t18"."who",
-        "t18"."part"
+        "t14"."user",
+        "t14"."day",
+        "t14"."until",
+        "t17"."who",
+        "t17"."part"
       FROM (
         SELECT
-          "t13"."user",
-          "t13"."day",
-          IFF("t13"."following" > "t13"."day", "t13"."following", 57) AS "until"
+          "t11"."user",
+          "t11"."day",
+          LEAD("t11"."day", 1, 57) OVER (PARTITION BY "t11"."user" ORDER BY "t11"."day" ASC) AS "until"
         FROM (
           SELECT
-            "t11"."user",
-            "t11"."day",
-            LEAD("t11"."day") OVER (PARTITION BY "t11"."user" ORDER BY "t11"."day" ASC) AS "following"
+            "t9"."user",
+            "t9"."day"
           FROM (
             SELECT
-              "t9"."user",
-              "t9"."day"
+              "t7"."user",
+              "t7"."day",
+              COUNT_IF("t7"."adds") AS "puts",
+              COUNT_IF(NOT (
+                "t7"."adds"
+              )) AS "takes",
+              MAX(IFF("t7"."adds", "t7"."place", NULL)) AS "put_at",
+              MAX(IFF(NOT (
+                "t7"."adds"
+              ), "t7"."place", NULL)) AS "taken_at"
             FROM (
               SELECT
-                "t7"."user",
-                "t7"."day",
-                COUNT_IF("t7"."adds") AS "puts",
-                COUNT_IF(NOT (
-                  "t7"."adds"
-                )) AS "takes",
-                MAX(IFF("t7"."adds", "t7"."place", NULL)) AS "put_at",
-                MAX(IFF(NOT (
-                  "t7"."adds"
-                ), "t7"."place", NULL)) AS "taken_at"
+                TO_BINARY("t5"."user_id", 'UTF-8') AS "user",
+                CAST(DATEDIFF(DAY, DATE_FROM_PARTS(2026, 1, 3), "t5"."day") AS INT) AS "day",
+                TO_BINARY("t5"."op", 'UTF-8') = TO_BINARY('+', 'UTF-8') AS "adds",
+                "t5"."seq" AS "place"
               FROM (
                 SELECT
-                  TO_BINARY("t5"."user_id", 'UTF-8') AS "user",
-                  CAST(DATEDIFF(DAY, DATE_FROM_PARTS(2026, 1, 3), "t5"."day") AS INT) AS "day",
-                  TO_BINARY("t5"."op", 'UTF-8') = TO_BINARY('+', 'UTF-8') AS "adds",
-                  "t5"."seq" AS "place"
-                FROM (
-                  SELECT
-                    *
-                  FROM "t3" AS "t4"
-                  WHERE
+                  *
+                FROM "t3" AS "t4"
+                WHERE
+                  (
                     (
-                      (
-                        "t4"."event_id" IS NULL
-                      ) OR (
-                        "t4"."seq" = "t4"."earliest_of_id"
-                      )
+                      "t4"."event_id" IS NULL
+                    ) OR (
+                      "t4"."rank_of_id" = 0
                     )
-                    AND NOT (
-                      "t4"."day" < DATE_FROM_PARTS(2026, 1, 3)
-                    )
-                    AND "t4"."day" < DATE_FROM_PARTS(2026, 3, 1)
-                ) AS "t5"
-              ) AS "t7"
-              GROUP BY
-                1,
-                2
-            ) AS "t9"
-            WHERE
-              "t9"."puts" > 0
-              AND (
-                (
-                  "t9"."takes" = 0
-                ) OR (
-                  "t9"."put_at" > "t9"."taken_at"
-                )
+                  )
+                  AND NOT (
+                    "t4"."day" < DATE_FROM_PARTS(2026, 1, 3)
+                  )
+                  AND "t4"."day" < DATE_FROM_PARTS(2026, 3, 1)
+              ) AS "t5"
+            ) AS "t7"
+            GROUP BY
+              1,
+              2
+          ) AS "t9"
+          WHERE
+            "t9"."puts" > 0
+            AND (
+              (
+                "t9"."takes" = 0
+              ) OR (
+                "t9"."put_at" > "t9"."taken_at"
               )
-          ) AS "t11"
-        ) AS "t13"
-      ) AS "t16"
+            )
+        ) AS "t11"
+      ) AS "t14"
       LEFT OUTER JOIN (
         SELECT
-          "t14"."who",
+          "t15"."who",
           CASE
-            WHEN "t14"."label" = TO_BINARY('ios', 'UTF-8')
+            WHEN "t15"."label" = TO_BINARY('ios', 'UTF-8')
             THEN 1
-            WHEN "t14"."label" = TO_BINARY('o\'web', 'UTF-8')
+            WHEN "t15"."label" = TO_BINARY('o\'web', 'UTF-8')
             THEN 2
             ELSE 0
           END AS "part"
@@ -689,7 +682,7 @@ FROM (
                       (
                         "t4"."event_id" IS NULL
                       ) OR (
-                        "t4"."seq" = "t4"."earliest_of_id"
+                        "t4"."rank_of_id" = 0
                       )
                     )
                     AND NOT (
@@ -705,16 +698,16 @@ FROM (
           ) AS "t12"
           WHERE
             "t12"."rank" = 0
-        ) AS "t14"
-      ) AS "t18"
-        ON "t16"."user" = "t18"."who"
-    ) AS "t19"
-  ) AS "t20"
+        ) AS "t15"
+      ) AS "t17"
+        ON "t14"."user" = "t17"."who"
+    ) AS "t18"
+  ) AS "t19"
   GROUP BY
     1,
     2,
     3
-) AS "t21"
+) AS "t20"
 GROUP BY
   1;
 

@@ -1,0 +1,1 @@
+"""The activity store in a lake of Parquet files; pyspark (the extra `spark`) is loaded by need."""
