@@ -14,17 +14,33 @@ QUICK = "session.timeout.ms=3000,heartbeat.interval.ms=200"
 """A member that died is noticed soon, and one that joins waits less."""
 
 
-def produce(address: str, topic: str, rows: Iterable[dict[str, str]]) -> None:
-    """Writes events, keyed by user."""
-    send(address, topic, ((row["user_id"], json.dumps(row).encode()) for row in rows))
+def produce(
+    address: str, topic: str, rows: Iterable[dict[str, str]], *, transaction: str | None = None
+) -> None:
+    """Writes events, keyed by user; as one transaction where that has a name."""
+    messages = ((row["user_id"], json.dumps(row).encode()) for row in rows)
+    send(address, topic, messages, transaction=transaction)
 
 
-def send(address: str, topic: str, messages: Iterable[tuple[str | None, bytes | None]]) -> None:
+def send(
+    address: str,
+    topic: str,
+    messages: Iterable[tuple[str | None, bytes | None]],
+    *,
+    transaction: str | None = None,
+) -> None:
     """Writes messages with their keys, and waits for the broker."""
-    producer = Producer({"bootstrap.servers": address, "log_level": 0, "enable.idempotence": True})
+    named = {} if transaction is None else {"transactional.id": transaction}
+    own = {"bootstrap.servers": address, "log_level": 0, "enable.idempotence": True}
+    producer = Producer({**own, **named})
+    if transaction is not None:
+        producer.init_transactions(START_SECONDS)
+        producer.begin_transaction()
     for key, value in messages:
         producer.produce(topic, key=key, value=value)
         producer.poll(0)
+    if transaction is not None:
+        producer.commit_transaction(START_SECONDS)
     assert 0 == producer.flush(30)
 
 

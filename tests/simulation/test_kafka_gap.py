@@ -70,6 +70,41 @@ def test_what_was_deleted_before_it_was_read_is_not_passed_over(
     assert recount([*rows[:300], *rows[900 - left :]]) == counts(tmp_path / "data")
 
 
+def test_what_goes_from_a_partition_that_had_nothing_is_a_gap(
+    settings: dict[str, object], kafka: Kafka, tmp_path: Path
+) -> None:
+    """Where it began was noted, so messages that came and went since are missed."""
+    topic, rows = str(settings["KAFKA_TOPIC"]), stream(SEED + 6, 300)
+    with product(tmp_path, **settings) as app:
+        consumed(app)
+    produce(kafka.address, topic, rows)
+    delete_before(kafka.address, topic, 100)
+    with product(tmp_path, **settings) as app, pytest.raises(TopicMismatchError, match="gap"):
+        consumed(app)
+    with product(tmp_path, **settings) as app:
+        accepted = consumed(app, accept_gap=True)
+
+    assert (100, 200) == (accepted.lost, accepted.report.accepted)
+    assert recount(rows[100:]) == counts(tmp_path / "data")
+
+
+def test_the_mark_of_a_transaction_is_no_gap(
+    settings: dict[str, object], kafka: Kafka, tmp_path: Path
+) -> None:
+    """It has a place of its own behind the messages, which retention takes with them."""
+    topic, rows = str(settings["KAFKA_TOPIC"]), stream(SEED + 7, 300)
+    produce(kafka.address, topic, rows[:100], transaction=topic)
+    with product(tmp_path, **settings) as app:
+        consumed(app)
+    delete_before(kafka.address, topic, 101)
+    produce(kafka.address, topic, rows[100:])
+    with product(tmp_path, **settings) as app:
+        later = consumed(app)
+
+    assert (0, 200) == (later.lost, later.report.accepted)
+    assert recount(rows) == counts(tmp_path / "data")
+
+
 def test_a_topic_that_is_made_again_is_refused(
     settings: dict[str, object], kafka: Kafka, tmp_path: Path
 ) -> None:
@@ -113,7 +148,10 @@ def test_a_topic_that_ends_before_what_is_stored_is_refused(
     delete_topic(kafka.address, topic)
     make_topics(kafka.address, {topic: 1})
     produce(kafka.address, topic, stream(SEED + 3, 200))
-    with product(tmp_path, **settings) as app, pytest.raises(TopicMismatchError, match="ends at"):
+    with (
+        product(tmp_path, **settings) as app,
+        pytest.raises(TopicMismatchError, match="ends before"),
+    ):
         consumed(app, accept_gap=True)
 
     assert stored == counts(tmp_path / "data")
@@ -157,10 +195,16 @@ def test_a_restored_store_says_when_erasures_are_to_be_repeated(
     assert erased == counts(tmp_path / "data")
 
 
+@pytest.mark.parametrize("is_raised", [True, False])
 def test_a_library_that_gave_up_is_started_anew(
-    settings: dict[str, object], kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, object],
+    kafka: Kafka,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_raised: bool,
 ) -> None:
-    """A fatal error of the client costs a pause, and no event; lags of nobody's are not told."""
+    """A fatal error of the client costs a pause, and no event, whether it is raised or comes as a
+    message; lags of nobody's are not told."""
     from confluent_kafka import KafkaError, KafkaException
 
     topic, rows = str(settings["KAFKA_TOPIC"]), stream(SEED + 5, 1_000)
@@ -170,6 +214,15 @@ def test_a_library_that_gave_up_is_started_anew(
     def counted(broker: Broker, on_error: object) -> object:
         made.append(own(broker, on_error))  # type: ignore[arg-type]
         return Failing(made[-1]) if len(made) == 1 else made[-1]
+
+    class Fatal:
+        """What the library gives in place of a message; it calls itself fatal by its code alone."""
+
+        def error(self) -> KafkaError:
+            return KafkaError(KafkaError._FATAL)
+
+        def partition(self) -> int:
+            return 0
 
     class Failing:
         """Gives one batch, then fails for good."""
@@ -181,8 +234,10 @@ def test_a_library_that_gave_up_is_started_anew(
             return getattr(self._consumer, name)
 
         def consume(self, *_limits: object) -> object:
-            if self._given > 0:
+            if self._given > 0 and is_raised:
                 raise KafkaException(KafkaError(KafkaError._FATAL))
+            if self._given > 0:
+                return [Fatal()]
             found = self._consumer.consume(500, 1.0)  # type: ignore[attr-defined]
             self._given += len(found)
             return found

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from dpdau.app.gateway import READS_AGAIN, feed_of
-from dpdau.errors import BrokerUnavailableError, DpdauError
 from dpdau.ingest.batch import IngestReport
 from dpdau.ingest.kafka.broker import Broker
 from dpdau.ingest.kafka.claims import Claims
@@ -151,8 +150,7 @@ class Consumption:
         Raises:
             What ended a member.
         """
-        if self.members.failure is not None:
-            raise self.members.failure
+        self._require_members()
         with self._lock:
             report, lag = self._report, max(self._lags.values(), default=0)
             lost = self._lost
@@ -163,36 +161,29 @@ class Consumption:
         """Proves that consuming goes on, or waits for brokers that are away; for `/readyz`.
 
         Raises:
-            DpdauError: What ended it; only a new start goes on.
+            What ended a member; only a new start goes on.
         """
-        failure = self.members.failure
-        if isinstance(failure, DpdauError):
-            raise failure
-        if failure is not None:
-            raise BrokerUnavailableError("Expected consuming to go on, found that a bug ended it.")
+        self._require_members()
 
     @property
     def is_at_end(self) -> bool:
-        """Whether all that the topic has is stored."""
+        """Whether all is stored that the topic had at the start; what comes since may not be."""
         return self.members.claims.are_at_end
 
     def stored(self, report: IngestReport) -> None:
         """See `Listener.stored`."""
         with self._lock:
             self._report += replace(report, rejected=())
+        self._tell_read_again()
 
     def behind(self, partition: int, seconds: float) -> None:
-        """See `Listener.behind`; where a restored store has read all again, it says so."""
+        """See `Listener.behind`."""
         lag = coarse(seconds)
         with self._lock:
             self._lags[partition] = lag
             if self._metrics is not None:
                 self._metrics.kafka_lag.labels(self._topic, str(partition)).set(lag)
-
-        if self._reads_again and lag == 0 and self.is_at_end:
-            self._intake.submit_consumed(NOTHING, {READS_AGAIN: -1}).result()
-            self._reads_again = False
-            _LOG.warning("kafka_read_again", detail="All is read again: repeat the erasures now.")
+        self._tell_read_again()
 
     def gone(self, partitions: Iterable[int]) -> None:
         """See `Listener.gone`."""
@@ -210,6 +201,22 @@ class Consumption:
     def close(self) -> None:
         """Has all members leave, when what they read is durable; may be called twice."""
         self.members.close()
+
+    def _require_members(self) -> None:
+        """Raises what ended a member, a bug as what it is."""
+        failure = self.members.failure
+        if failure is not None:
+            # Each raise of the same error would make its traceback longer.
+            raise failure.with_traceback(None)
+
+    def _tell_read_again(self) -> None:
+        """Says once where a restored store has read all again that was there at the start."""
+        with self._lock:
+            if not (self._reads_again and self.is_at_end):
+                return
+            self._intake.submit_consumed(NOTHING, {READS_AGAIN: -1}).result()
+            self._reads_again = False
+        _LOG.warning("kafka_read_again", detail="All is read again: repeat the erasures now.")
 
     def _source(self, partition: int) -> str:
         """The name under which the offset of a partition is stored; it tells nothing of either."""

@@ -310,14 +310,20 @@ def _settle(
 def _note_reads_again(
     settings: Settings, store: ActivityStore, keyring: Keyring, found: RestoreReport
 ) -> bool:
-    """Notes in a store that is fed by Kafka that somebody may come back with what it reads."""
-    feed = keyring.source_name(feed_of(settings.KAFKA_TOPIC))
+    """Notes in a store that somebody may come back with what it reads from Kafka.
+
+    Whether it was fed when the backup was made says nothing: it may have been since.
+
+    Returns:
+        Whether it is to be told, because Kafka feeds it, as far as that is known.
+    """
     knows_all = found.unchanged or found.keeps_ledger
-    if store.offset(feed) is None or (knows_all and not found.erasures_since):
+    if knows_all and not found.erasures_since:
         return False
     nothing, note = Decoded((), (), 0), {READS_AGAIN: 1}
     ingest(nothing, store=store, pseudonymizer=Pseudonymizer(keyring.live()), offsets=note)
-    return True
+    feed = keyring.source_name(feed_of(settings.KAFKA_TOPIC))
+    return bool(settings.KAFKA_BOOTSTRAP_SERVERS) or store.offset(feed) is not None
 
 
 def _goes_on(store: ActivityStore, stored: StoredPlan) -> bool:

@@ -5,8 +5,12 @@ from pathlib import Path
 import pytest
 
 from dpdau.app.consuming import Consumption, broker_of, coarse
+from dpdau.app.gateway import READS_AGAIN
+from dpdau.ingest.batch import IngestReport
+from dpdau.ingest.kafka.messages import NOTHING
 from dpdau.settings import rows
 from dpdau.telemetry import Metrics
+from in_process import captured_logs
 from products import product, product_settings
 
 SECRET = "hunter2-hunter2"
@@ -52,3 +56,41 @@ def test_the_gauge_is_as_coarse(tmp_path: Path) -> None:
         ]
         assert 0 == consumption.standing().lag_seconds
         assert 0 == consumption.standing().to_json()["received"]
+
+
+def test_all_is_read_again_though_more_comes(tmp_path: Path) -> None:
+    """A restored store has read again what was there at its start, however far behind it is."""
+    pytest.importorskip("confluent_kafka")
+    with product(tmp_path, KAFKA_BOOTSTRAP_SERVERS="b:1") as app, captured_logs() as logs:
+        app.intake.submit_consumed(NOTHING, {READS_AGAIN: 1}).result()
+        consumption = Consumption(app, workers=0)
+        consumption.start()
+        claims = consumption.members.claims
+        claims.aim({0: 5}, count=1)
+        told = []
+        for place in (4, 5, 6):
+            claims.come_to({0: place})
+            consumption.behind(0, 61.0)
+            consumption.stored(IngestReport())
+            told.append(logs.getvalue().count("kafka_read_again"))
+        noted = app.intake.offset(READS_AGAIN)
+
+    assert [0, 1, 1] == told
+    assert noted is None
+
+
+def test_what_ended_consuming_is_told_as_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug is no broker that is away; an error that is told again and again does not grow."""
+    pytest.importorskip("confluent_kafka")
+    with product(tmp_path, KAFKA_BOOTSTRAP_SERVERS="b:1") as app:
+        consumption = Consumption(app)
+        monkeypatch.setattr(consumption.members, "_failure", ZeroDivisionError("a bug"))
+        lengths = set()
+        for ask in (consumption.check_ready, consumption.standing) * 2:
+            with pytest.raises(ZeroDivisionError) as caught:
+                ask()
+            lengths.add(len(caught.traceback))
+
+    assert 1 == len(lengths)

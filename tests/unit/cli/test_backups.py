@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dpdau.app.gateway import feed_of
+from dpdau.app.gateway import READS_AGAIN, feed_of
 from dpdau.cli.root import run
 from dpdau.cli.session import local_app
 from dpdau.ingest.kafka.messages import NOTHING
@@ -56,20 +56,38 @@ def test_an_older_folder_needs_the_option_by_name(
     assert "Kafka" not in told
 
 
+def feed() -> None:
+    """Notes that the store is fed by Kafka."""
+    with local_app() as app:
+        source = app.keys.source_name(feed_of("dpdau-events"))
+        app.intake.submit_consumed(NOTHING, {source: 1}).result()
+
+
+@pytest.mark.parametrize("fed_before", [True, False])
 @pytest.mark.parametrize("erased", [True, False])
 def test_a_store_that_kafka_feeds_is_read_again_before_erasures_are_repeated(
-    home: Path, capsys: pytest.CaptureFixture[str], erased: bool
+    home: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    erased: bool,
+    fed_before: bool,
 ) -> None:
-    """Only where somebody comes back with it, there is something to wait for."""
-    with local_app() as app:
-        feed = {app.keys.source_name(feed_of("dpdau-events")): 1}
-        app.intake.submit_consumed(NOTHING, feed).result()
+    """Only where somebody comes back with it, there is something to wait for; also where the store
+    was fed since the backup."""
+    if fed_before:
+        feed()
+    else:
+        monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     assert 0 == run(["backup", "--all", "--to", "copy"])
+    if not fed_before:
+        feed()
     if erased:
         assert 0 == run(["erase", "ada"])
     assert 0 == run(["restore", "copy", "--accept-older-activity"])
 
     assert erased == ("first `dpdau consume --until-end`" in capsys.readouterr().out)
+    with local_app() as app:
+        assert erased == (app.intake.offset(READS_AGAIN) is not None)
 
 
 def test_a_backup_goes_to_the_data_directory_unless_told(

@@ -58,6 +58,8 @@ _UNSAFE: Final = {
     # Without the reports of what was delivered, a request would wait for ever.
     "delivery.report.only.error",
     "transactional.id",
+    # A fixed member keeps its partitions while it is away, and another one may be fenced off.
+    "group.instance.id",
 }
 _TOPIC_ID_BITS: Final = 2**61 - 1
 _TOPIC_ID_FLOOR: Final = 2**61
@@ -218,7 +220,8 @@ class Health:
     @property
     def trouble(self) -> str | None:
         """What is wrong now, as a code; None where all is well."""
-        return self._trouble
+        with self._lock:
+            return self._trouble
 
     @property
     def refusal(self) -> str | None:
@@ -227,7 +230,8 @@ class Health:
         The wrong password or certificate is a broker's last word only at the start. Later it is a
         change of them that is under way.
         """
-        return self._refused_by_all
+        with self._lock:
+            return self._refused_by_all
 
     def require_taken(self) -> None:
         """Refuses to wait for brokers that will not have this client.
@@ -235,10 +239,11 @@ class Health:
         Raises:
             InvalidSettingError: See `refusal`.
         """
-        if self.refusal is not None:
+        refusal = self.refusal
+        if refusal is not None:
             raise InvalidSettingError(
                 f"{_OPTIONS}: expected a certificate and a password that go with the brokers, found"
-                f" {_REFUSALS[self.refusal]}.",
+                f" {_REFUSALS[refusal]}.",
                 setting=_OPTIONS,
             )
 
@@ -261,10 +266,8 @@ class Health:
 
     def answered(self) -> None:
         """All is well."""
-        self._has_answered, self._refused_by_all = True, None
-        if self._trouble is None:
-            return
         with self._lock:
+            self._has_answered, self._refused_by_all = True, None
             known, self._trouble = self._trouble, None
         if known is not None:
             _LOG.info("kafka_goes_on", after=known)
@@ -285,7 +288,7 @@ def _options(text: str) -> dict[str, str]:
             )
         if name in _NOT_OPTIONS:
             raise InvalidSettingError(
-                f"{_OPTIONS}: expected no {name}: it is set here, and nothing else is safe.",
+                f"{_OPTIONS}: expected no {name}: exactly once rests on what is set here.",
                 setting=_OPTIONS,
             )
         found[name] = value

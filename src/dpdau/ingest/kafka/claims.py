@@ -7,7 +7,7 @@ rests on nothing that a broker says.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, wait
 from typing import Final
 
@@ -55,22 +55,38 @@ class Claims:
         self._lock = threading.Lock()
         self._owners: dict[int, object] = {}
         self._in_flight: dict[int, Future[IngestReport]] = {}
-        self._ended: set[int] = set()
-        self._known: int | None = None
+        self._aims: dict[int, int] = {}
+        self._reached: set[int] = set()
+        self._count: int | None = None
 
     def take(self, owner: object, partitions: Iterable[int]) -> dict[int, int | None]:
         """Gives partitions to a member.
 
         Returns:
-            Their stored offsets, after all that was submitted of them is durable or has failed.
+            The next place of each, after all that was submitted of it is durable or has failed;
+            None where it was never taken before.
         """
         asked = list(partitions)
         with self._lock:
             self._owners.update(dict.fromkeys(asked, owner))
-            self._ended.difference_update(asked)
             waiting = {self._in_flight[one] for one in asked if one in self._in_flight}
         wait(waiting)
-        return {one: self._offset(self._source(one)) for one in asked}
+        return {one: self._next(one) for one in asked}
+
+    def _next(self, partition: int) -> int | None:
+        """The place behind the stored offset; of a partition without one, that where it began."""
+        source = self._source(partition)
+        last = self._offset(source)
+        return self._offset(_beginning(source)) if last is None else last + 1
+
+    def begin(self, owner: object, places: Mapping[int, int]) -> None:
+        """Notes where a member's partitions begin that were never taken; durable when it returns.
+
+        Raises:
+            DpdauError: It is not stored.
+        """
+        offsets = {_beginning(self._source(one)): place for one, place in places.items()}
+        self._store(owner, places, offsets)
 
     def note_feed(self) -> None:
         """Notes in the store that it is fed, and not yet by which topic.
@@ -113,15 +129,17 @@ class Claims:
         wait(waiting)
         return own
 
-    def pass_over(self, owner: object, partition: int, *, last: int) -> None:
-        """Stores an offset of a member's partition without events; durable when it returns.
+    def pass_over(self, owner: object, lasts: Mapping[int, int]) -> bool:
+        """Stores offsets of a member's partitions without events; durable when it returns.
+
+        Returns:
+            Whether they are stored: not where one of them is no longer the member's.
 
         Raises:
-            DpdauError: It is not stored.
+            DpdauError: They are not stored.
         """
-        stored = self.submit(owner, Batch(NOTHING, (), {partition: last}))
-        if stored is not None:
-            stored.result()
+        offsets = {self._source(one): last for one, last in lasts.items()}
+        return self._store(owner, lasts, offsets)
 
     def submit(self, owner: object, batch: Batch) -> "Future[IngestReport] | None":
         """Has a batch written; None where a part of it is no longer the member's.
@@ -130,26 +148,53 @@ class Claims:
             OverloadedError: Too much waits; nothing of it was taken.
             StoreUnavailableError: The store is closed.
         """
+        offsets = {self._source(one): last for one, last in batch.ends.items()}
+        return self._submitted(owner, batch.ends, batch.decoded, offsets)
+
+    def _store(
+        self, owner: object, partitions: Collection[int], offsets: Mapping[str, int]
+    ) -> bool:
+        """Stores offsets alone, and waits; whether all partitions were the member's."""
+        future = self._submitted(owner, partitions, NOTHING, offsets)
+        if future is None:
+            return False
+        future.result()
+        return True
+
+    def _submitted(
+        self,
+        owner: object,
+        partitions: Collection[int],
+        decoded: Decoded | DecodedTable,
+        offsets: Mapping[str, int],
+    ) -> "Future[IngestReport] | None":
+        """Has something of partitions written, if all of them are the member's."""
         with self._lock:
-            if any(self._owners.get(one) is not owner for one in batch.ends):
+            if any(self._owners.get(one) is not owner for one in partitions):
                 return None
-            before = [self._in_flight.get(one) for one in batch.ends]
+            before = [self._in_flight.get(one) for one in partitions]
             assert all(one is None or one.done() for one in before), "one after another"
-            offsets = {self._source(one): last for one, last in batch.ends.items()}
-            future = self._submit(batch.decoded, offsets)
-            self._in_flight.update(dict.fromkeys(batch.ends, future))
+            future = self._submit(decoded, offsets)
+            self._in_flight.update(dict.fromkeys(partitions, future))
         return future
 
-    def end_of(self, owner: object, partitions: Iterable[int], *, known: int) -> None:
-        """Notes that a member has written all there is of partitions; the topic has `known`."""
+    def has_aim(self, partition: int) -> bool:
+        """Whether it is known how far a partition went when this process first took it."""
         with self._lock:
-            self._known = known
-            self._ended.update(one for one in partitions if self._owners.get(one) is owner)
+            return partition in self._aims
 
-    def goes_on(self, partitions: Iterable[int]) -> None:
-        """Notes that there is more of partitions."""
+    def aim(self, ends: Mapping[int, int], *, count: int) -> None:
+        """Notes where partitions end now, if that is not known yet; the topic has `count`."""
         with self._lock:
-            self._ended.difference_update(partitions)
+            self._count = count
+            self._aims = {**ends, **self._aims}
+
+    def come_to(self, places: Mapping[int, int]) -> None:
+        """Notes that all before these places of partitions is durable."""
+        with self._lock:
+            self._reached.update(
+                one for one, place in places.items() if place >= self._aims.get(one, place + 1)
+            )
 
     @property
     def count(self) -> int:
@@ -158,6 +203,14 @@ class Claims:
 
     @property
     def are_at_end(self) -> bool:
-        """Whether all there was of every partition of the topic is durable."""
+        """Whether all is durable that every partition had when this process first took it.
+
+        What comes meanwhile does not move the end, or there were none while events come.
+        """
         with self._lock:
-            return self._known is not None and len(self._ended) >= self._known
+            return self._count is not None and len(self._reached) >= self._count
+
+
+def _beginning(source: str) -> str:
+    """Under which name it is noted where a source began; the name of a source is a hash."""
+    return f"{source} begin"

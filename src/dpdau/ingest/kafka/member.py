@@ -36,6 +36,8 @@ ASK_SECONDS: Final = 5.0
 PATIENCE_SECONDS: Final = 1.0
 """A commit that takes longer has the partitions paused."""
 RETRY_SECONDS_MAX: Final = 30.0
+_PASSING: Final = (UnavailableError, OverloadedError)
+"""What another attempt may mend."""
 _LOG = log("ingest")
 
 
@@ -106,10 +108,10 @@ class Member:
         self._stop = Flag()
         self._own: list[int] = []
         self._next: dict[int, int] = {}
+        self._durable: dict[int, int] = {}
         self._unplaced: DpdauError | None = None
         self._out_of_range: set[int] = set()
         self._ended: set[int] = set()
-        self._known = 0
         self._held: list[Any] = []
         self._generation = 0
         self._pending: _Pending | None = None
@@ -152,11 +154,11 @@ class Member:
             while not self._stop.is_set():
                 try:
                     self._turn()
-                except (UnavailableError, OverloadedError) as error:
+                except _PASSING as error:
                     self._retry(error)
             try:
                 self._settle()
-            except (UnavailableError, OverloadedError) as error:
+            except _PASSING as error:
                 # It is not stored, nor is its offset: the next run reads it again.
                 self._health.failed(error.code)
         finally:
@@ -189,7 +191,7 @@ class Member:
             future = self._claims.submit(self, batch)
             if future is None:
                 # Somebody else has a part of it: nothing is taken until the broker has told.
-                self._next = {}
+                self._drop_read()
                 return
             self._pending = _Pending(batch, future)
 
@@ -202,9 +204,8 @@ class Member:
         first: dict[int, int] = {}
         following = self._next
         for one in found:
-            error = one.error()
-            if error is not None:
-                self._note(one.partition(), error)
+            if one.error() is not None:
+                self._note(one)
                 continue
             partition, offset = one.partition(), one.offset()
             expected = following.get(partition)
@@ -217,21 +218,21 @@ class Member:
             fresh.append(one)
         if fresh:
             self._health.answered()
-            self._claims.goes_on(first)
             now = self._clock().timestamp()
             for partition, milliseconds in first.items():
                 self._listener.behind(partition, max(0.0, now - milliseconds / 1000))
         return fresh
 
-    def _note(self, partition: int | None, error: Any) -> None:
+    def _note(self, told: Any) -> None:
         """What came instead of a message: the end of a partition, a gap in it, or trouble."""
-        codes, code = library().KafkaError, error.code()
-        if error.fatal():
-            raise library().KafkaException(error)
-        if code not in (codes._PARTITION_EOF, codes._AUTO_OFFSET_RESET):
+        codes, error, partition = library().KafkaError, told.error(), told.partition()
+        _require_client(error)
+        if error.code() not in (codes._PARTITION_EOF, codes._AUTO_OFFSET_RESET):
             self._health.client_failed(error)
-        elif partition in self._next and code == codes._PARTITION_EOF:
+        elif partition in self._next and error.code() == codes._PARTITION_EOF:
             self._ended.add(partition)
+            # The marks of transactions and what compaction took are places without a message.
+            self._next[partition] = max(self._next[partition], told.offset())
             self._health.answered()
         elif partition in self._next:
             self._out_of_range.add(partition)
@@ -247,43 +248,67 @@ class Member:
         place, topic = self._next.get(partition), self._broker.topic
         if place is None:
             return
-        where = library().TopicPartition(topic, partition)
+        first, end = self._watermarks(partition)
+        self._require_kept(partition, place, end)
+        if place >= first:
+            raise unreachable("hold the next message", "OFFSET_OUT_OF_RANGE")
+        if not self._accept_gap:
+            raise TopicMismatchError(
+                f"Expected partition {partition} of {topic} to go on where it was left, found that "
+                "it begins behind: messages were deleted before they were read, and nothing says "
+                "whom they took out. Send them again, or go on without them by `dpdau consume "
+                "--accept-gap`.",
+                partition=partition,
+            )
+        if self._claims.pass_over(self, {partition: first - 1}):
+            # How many is for the report alone: it follows the number of events.
+            _LOG.error("kafka_gap", topic=topic, partition=partition)
+            self._listener.lost(first - place)
+        self._stand_again()
+
+    def _require_kept(self, partition: int, place: int, end: int) -> None:
+        """Refuses a partition that ends before what is stored of it.
+
+        Raises:
+            TopicMismatchError: It does.
+        """
+        if place > end:
+            topic = self._broker.topic
+            raise TopicMismatchError(
+                f"Expected partition {partition} of {topic} to go on where it was left, found that "
+                "it ends before: messages that were stored are gone from it, or it was made again. "
+                "Nothing more is taken. Give a topic that is made again another name.",
+                partition=partition,
+            )
+
+    def _watermarks(self, partition: int) -> tuple[int, int]:
+        """The first place of a partition, and that behind its last one.
+
+        Raises:
+            BrokerUnavailableError: The broker does not say.
+        """
+        where = library().TopicPartition(self._broker.topic, partition)
         try:
             found = self._consumer.get_watermark_offsets(where, timeout=ASK_SECONDS, cached=False)
         except library().KafkaException as error:
             raise unreachable("say what it has", error.args[0].name()) from None
         if found is None:
             raise unreachable("say what it has", "no answer in time")
-        first, end = found
-        if place > end:
-            raise TopicMismatchError(
-                f"Expected partition {partition} of {topic} to go on from {place}, found that it "
-                f"ends at {end}: messages that were stored are gone from it, or it was made again. "
-                "Nothing more is taken. Give a topic that is made again another name.",
-                partition=partition,
-            )
-        # Who has read nothing yet takes what there is.
-        if place >= first or place == 0:
-            raise unreachable("hold the next message", "OFFSET_OUT_OF_RANGE")
-        if not self._accept_gap:
-            raise TopicMismatchError(
-                f"Expected partition {partition} of {topic} to go on from {place}, found that it "
-                f"begins at {first}: up to {first - place} messages were deleted before they were "
-                "read, and no number says whom they took out. Send them again, or go on without "
-                "them by `dpdau consume --accept-gap`.",
-                partition=partition,
-            )
-        self._claims.pass_over(self, partition, last=first - 1)
-        _LOG.error("kafka_gap", topic=topic, partition=partition, messages_max=first - place)
-        self._listener.lost(first - place)
-        self._stand_again()
+        return found
 
     def _note_end(self) -> None:
         """All that there was is durable."""
-        if self._ended:
-            self._claims.end_of(self, self._ended, known=self._known)
-            for partition in self._ended:
-                self._listener.behind(partition, 0.0)
+        if not self._ended:
+            return
+        places = {one: self._next[one] for one in self._ended}
+        passed = {one: at - 1 for one, at in places.items() if at > self._durable.get(one, at)}
+        if passed and not self._claims.pass_over(self, passed):
+            self._drop_read()
+            return
+        self._durable.update(places)
+        self._claims.come_to(places)
+        for partition in places:
+            self._listener.behind(partition, 0.0)
 
     def _settle(self) -> None:
         """Waits until the batch that is being written is durable.
@@ -302,6 +327,9 @@ class Member:
             self._consumer.resume(self._consumer.assignment())
         report = pending.future.result()
         self._failures = 0
+        places = {one: last + 1 for one, last in pending.batch.ends.items()}
+        self._durable.update(places)
+        self._claims.come_to(places)
         self._listener.stored(report)
         self._tell_group(pending.batch)
 
@@ -310,6 +338,7 @@ class Member:
         self._consumer.pause(self._consumer.assignment())
         message = self._consumer.poll(seconds)
         if message is not None:
+            _require_client(message.error())
             self._held.append(message)
 
     def _retry(self, error: DpdauError) -> None:
@@ -320,7 +349,7 @@ class Member:
         if self._own and not self._stop.is_set():
             try:
                 self._stand_again()
-            except UnavailableError as another:
+            except _PASSING as another:
                 self._unplaced = another
 
     def _retry_later(self, error: BrokerUnavailableError) -> None:
@@ -375,16 +404,26 @@ class Member:
         topic_id = self._broker.topic_id(timeout_seconds=ASK_SECONDS)
         if topic_id is not None:
             self._claims.require_topic(topic_id)
-        stored = self._claims.take(self, self._own)
-        self._count_partitions()
-        self._next = {one: 0 if last is None else last + 1 for one, last in stored.items()}
-        beginning = library().OFFSET_BEGINNING
-        return [self._place(one, start or beginning) for one, start in self._next.items()]
+        taken = self._claims.take(self, self._own)
+        count = self._count_partitions()
+        asked = [one for one, at in taken.items() if at is None or not self._claims.has_aim(one)]
+        marks = {one: self._watermarks(one) for one in asked}
+        # Who has read nothing yet takes what there is; what goes from now on is a gap.
+        begins = {one: first for one, (first, _) in marks.items() if taken[one] is None}
+        if begins:
+            self._claims.begin(self, begins)
+        self._next = {one: begins[one] if at is None else at for one, at in taken.items()}
+        for one, (_, end) in marks.items():
+            self._require_kept(one, self._next[one], end)
+        self._durable = dict(self._next)
+        self._claims.aim({one: end for one, (_, end) in marks.items()}, count=count)
+        self._claims.come_to(self._next)
+        return [self._place(one, at) for one, at in self._next.items()]
 
     def _forget(self) -> None:
         """Forgets what was read and not submitted; what was submitted is durable, or has failed."""
         self._drop_read()
-        with contextlib.suppress(UnavailableError, OverloadedError):
+        with contextlib.suppress(*_PASSING):
             self._settle()
 
     def _drop_read(self) -> None:
@@ -393,17 +432,33 @@ class Member:
         self._next, self._held = {}, []
         self._ended, self._out_of_range = set(), set()
 
-    def _count_partitions(self) -> None:
-        """How many partitions the topic has, as far as the broker says."""
+    def _count_partitions(self) -> int:
+        """How many partitions the topic has.
+
+        Raises:
+            BrokerUnavailableError: The broker does not say.
+        """
         topic = self._broker.topic
         try:
             found = self._consumer.list_topics(topic, timeout=ASK_SECONDS).topics[topic]
         except library().KafkaException as error:
-            self._health.client_failed(error.args[0])
-            return
-        self._known = max(len(found.partitions), 1)
+            raise unreachable("say what it has", error.args[0].name()) from None
+        if found.error is not None:
+            raise unreachable("say what it has", found.error.name())
+        return len(found.partitions)
 
     def _place(self, partition: int, offset: int) -> "TopicPartition":
         """A place in the topic."""
         place: TopicPartition = library().TopicPartition(self._broker.topic, partition, offset)
         return place
+
+
+def _require_client(error: Any) -> None:
+    """Goes on unless the library gave up, as it says in place of a message.
+
+    Raises:
+        KafkaException: It did; only a new client goes on.
+    """
+    # What the broker said last may be behind it, or `_FATAL` alone.
+    if error is not None and (error.fatal() or error.code() == library().KafkaError._FATAL):
+        raise library().KafkaException(error)

@@ -96,6 +96,7 @@ class Producing:
         except library().KafkaException as error:
             why = self._health.refusal or error.args[0].name()
             raise unreachable("answer", why) from None
+        self._health.answered()
 
     def close(self) -> None:
         """Sends what waits, then ends; may be called twice."""
@@ -110,10 +111,10 @@ class Producing:
         sending.join()
         self._ends.set()
         polling.join()
-        if self._producer is not None and self._producer.flush(CLOSE_SECONDS):
+        if self._producer is not None and not self._is_flushed(self._producer):
             # Who still waits is told that it failed.
             self._producer.purge()
-            self._producer.flush(CLOSE_SECONDS)
+            self._is_flushed(self._producer)
 
     def _take(self, request: Request) -> None:
         """Lets a request wait for its turn; raises what `submit` does."""
@@ -157,13 +158,24 @@ class Producing:
         """Has the library tell what became of events."""
         while not self._ends.is_set():
             producer = self._connected()
-            producer.poll(_POLL_SECONDS)
+            try:
+                producer.poll(_POLL_SECONDS)
+            except library().KafkaException as error:
+                self._failed(error.args[0])
             if self._is_broken:
                 # Who still waits is told that it failed; who comes next gets another producer.
                 producer.purge()
-                producer.flush(CLOSE_SECONDS)
+                self._is_flushed(producer)
                 with self._lock:
                     self._producer, self._is_broken = None, False
+
+    def _is_flushed(self, producer: "Producer") -> bool:
+        """Waits until the library has told of every event; whether it has."""
+        try:
+            return not producer.flush(CLOSE_SECONDS)
+        except library().KafkaException as error:
+            self._failed(error.args[0])
+            return False
 
     def _send(self) -> None:
         """Sends request after request."""

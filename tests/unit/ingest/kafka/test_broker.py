@@ -28,7 +28,10 @@ def test_options_are_read_with_commas_in_values() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [SECRET, f"={SECRET}", f"Pass Word={SECRET}", f"acks={SECRET}", f"enable.auto.commit={SECRET}"],
+    [
+        *(SECRET, f"={SECRET}", f"Pass Word={SECRET}", f"acks={SECRET}"),
+        *(f"enable.auto.commit={SECRET}", f"group.instance.id={SECRET}"),
+    ],
 )
 def test_options_that_cannot_be_taken_are_refused_without_their_value(options: str) -> None:
     """What is no name=value, or what exactly once rests on, is refused."""
@@ -109,7 +112,11 @@ def test_brokers_that_refuse_are_not_waited_for_at_the_start(refusal: str) -> No
         asked.refusal,
         known.refusal,
     )
-    for health in (away, known):
+    asked_again = Health()
+    asked_again.client_failed(refused)
+    asked_again.client_failed(down)
+    asked_again.answered()
+    for health in (away, known, asked_again):
         health.require_taken()
     with pytest.raises(InvalidSettingError, match="KAFKA_OPTIONS"):
         asked.require_taken()

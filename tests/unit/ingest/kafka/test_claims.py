@@ -43,11 +43,11 @@ def claims_over(store: Store) -> Claims:
 
 
 def test_a_member_starts_behind_what_is_stored() -> None:
-    """A partition comes with its stored offset, or with none."""
+    """A partition comes with the place behind its stored offset, that where it began, or none."""
     store = Store()
-    store.offsets["p1"] = 41
+    store.offsets.update({"p1": 41, "p1 begin": 7, "p2 begin": 0})
 
-    assert {0: None, 1: 41} == claims_over(store).take("a", [0, 1])
+    assert {0: None, 1: 42, 2: 0} == claims_over(store).take("a", [0, 1, 2])
 
 
 def test_who_gets_a_partition_waits_for_the_commit_of_who_had_it() -> None:
@@ -64,7 +64,7 @@ def test_who_gets_a_partition_waits_for_the_commit_of_who_had_it() -> None:
     store.commit()
     taking.join()
 
-    assert ([], [{0: 9}]) == (before, found)
+    assert ([], [{0: 10}]) == (before, found)
 
 
 def test_who_lost_a_partition_writes_no_more_of_it() -> None:
@@ -92,19 +92,20 @@ def test_what_is_dropped_belongs_to_nobody() -> None:
 
 
 def test_the_end_is_where_every_partition_of_the_topic_has_ended() -> None:
-    """A partition that is elsewhere, goes on or changes hands is not at its end."""
+    """The end is the first that was seen, however much comes behind it; none is known at first."""
     claims = claims_over(Store())
-    claims.take("a", [0, 1])
-    claims.end_of("a", [0], known=2)
+    claims.come_to({0: 99})
+    unknown = claims.are_at_end
+    claims.aim({0: 10}, count=2)
+    claims.come_to({0: 9})
+    before = claims.are_at_end
+    claims.aim({0: 20, 1: 5}, count=2)
+    claims.come_to({0: 10, 1: 4})
     one = claims.are_at_end
-    claims.end_of("a", [1], known=2)
-    both = claims.are_at_end
-    claims.goes_on([0])
-    more = claims.are_at_end
-    claims.end_of("a", [0], known=2)
-    claims.take("b", [1])
+    claims.come_to({1: 6})
 
-    assert (False, True, False, False) == (one, both, more, claims.are_at_end)
+    assert (False, False, False, True) == (unknown, before, one, claims.are_at_end)
+    assert (True, False) == (claims.has_aim(1), claims.has_aim(2))
 
 
 def test_another_topic_under_the_name_is_refused() -> None:
@@ -125,17 +126,17 @@ def test_another_topic_under_the_name_is_refused() -> None:
 
 
 def test_what_is_passed_over_is_stored_by_its_owner_alone() -> None:
-    """The offset is durable when it returns; who lost the partition stores nothing."""
+    """The offset is durable when it returns; who lost the partition stores nothing, and hears."""
     store = Store()
     claims = claims_over(store)
     claims.take("a", [0])
-    passing = threading.Thread(target=claims.pass_over, args=("a", 0), kwargs={"last": 41})
+    passing = threading.Thread(target=claims.pass_over, args=("a", {0: 41}))
     passing.start()
     assert store.is_asked.wait(10)
     store.commit()
     passing.join()
     claims.take("b", [0])
-    claims.pass_over("a", 0, last=99)
 
+    assert claims.pass_over("a", {0: 99}) is False
     assert {"p0": 41} == store.offsets
     assert [] == store.waiting

@@ -1,6 +1,6 @@
 """Events on their way into a topic, against a small broker, and with none."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 import pytest
@@ -112,6 +112,18 @@ def test_without_a_broker_nothing_is_acknowledged(nowhere: Producing) -> None:
     assert "ada" not in caught.value.message
 
 
+def test_a_probe_that_is_answered_ends_what_was_refused(road: Producing) -> None:
+    """A road that nothing was sent by yet knows from it that the brokers have this client."""
+    from confluent_kafka import KafkaError
+
+    for code in (KafkaError._AUTHENTICATION, KafkaError._ALL_BROKERS_DOWN):
+        road._health.client_failed(KafkaError(code))
+    before = road._health.refusal
+    road.check_ready()
+
+    assert ("_AUTHENTICATION", None, None) == (before, road._health.refusal, road._health.trouble)
+
+
 def test_what_waits_for_a_broker_is_bounded(
     nowhere: Producing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +138,50 @@ def test_what_waits_for_a_broker_is_bounded(
     with pytest.raises(OverloadedError):
         refused.reply.result(1)  # type: ignore[attr-defined]
     assert isinstance(first.exception(20), BrokerUnavailableError)
+
+
+def test_a_library_that_gave_up_is_replaced(
+    address: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so by an exception; who waits is told that it failed, and what comes next is sent."""
+    from confluent_kafka import KafkaError, KafkaException
+
+    made: list[object] = []
+    own = Broker.producer
+
+    class Fenced:
+        """Takes everything, and gives up."""
+
+        def __init__(self) -> None:
+            self._waiting: list[Callable[..., None]] = []
+
+        def produce(self, *_message: object, on_delivery: Callable[..., None], **_: object) -> None:
+            self._waiting.append(on_delivery)
+
+        def poll(self, _seconds: float) -> int:
+            if self._waiting:
+                raise KafkaException(KafkaError(KafkaError.INVALID_PRODUCER_EPOCH, "x", True))
+            return 0
+
+        def purge(self) -> None:
+            while self._waiting:
+                self._waiting.pop()(KafkaError(KafkaError._PURGE_QUEUE), None)
+
+        def flush(self, _seconds: float) -> int:
+            raise KafkaException(KafkaError(KafkaError.INVALID_PRODUCER_EPOCH, "x", True))
+
+    def producer(broker: Broker, on_error: Callable[..., None]) -> object:
+        made.append(own(broker, on_error) if made else Fenced())
+        return made[-1]
+
+    monkeypatch.setattr(Broker, "producer", producer)
+    road = Producing(Broker(address, topic), named=named)
+    failed = road.submit(decoded(event("ada"))).exception(20)
+    sent = road.submit(decoded(event("bob"))).result(20)
+    road.close()
+
+    assert isinstance(failed, BrokerUnavailableError)
+    assert (1, 2) == (sent.accepted, len(made))
 
 
 def test_a_closed_road_sends_what_waits_and_takes_nothing(address: str, topic: str) -> None:
