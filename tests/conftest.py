@@ -28,10 +28,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         streams = {"simulation", "contracts"} & set(item.path.parts)
         if streams or item.get_closest_marker("slow") or item.get_closest_marker("statistical"):
             item.add_marker(pytest.mark.no_cover)
-    for item in items:
-        # pytest-xdist 3.8 adds the group to a name that pytest 9.2 no longer reads.
-        if (named := getattr(item, "_nodeid", None)) is not None:
-            item._id = coerce_node_id(named)  # type: ignore[attr-defined]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_finish(session: pytest.Session):
+    """Tells the scheduler of pytest-xdist which tests go to one worker.
+
+    Version 3.8 adds the group to a name that pytest 9.2 no longer reads, so `--dist loadgroup`
+    would do nothing. The name has it only while the scheduler is told: what is reported, and what
+    `--lf` remembers, is the name that runs the test again.
+    """
+    plain = {item: item.id for item in session.items if hasattr(item, "_nodeid")}
+    for item in plain:
+        item._id = coerce_node_id(item._nodeid)  # type: ignore[attr-defined]
+    yield
+    for item, known in plain.items():
+        item._id = known  # type: ignore[attr-defined]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from dpdau.errors import DpdauError
-from dpdau.telemetry import log
+from dpdau.telemetry import log, place_of
 
 READY_SECONDS: Final = 1.0
 PROOF_SECONDS_MAX: Final = 10.0
 """A proof that takes longer is none: the service is not ready until it ends."""
+KNOWN_SECONDS_MAX: Final = 30.0
+"""How old an answer may be that others hear while a proof runs; older, it is as good as none."""
 WAITING_MAX: Final = 4
-"""Who may wait for the first proof of all; others hear that the service is not ready."""
+"""Who may wait for a proof where no answer is known; others hear that it is not ready."""
 _LOG = log("app")
 
 
@@ -28,7 +30,8 @@ class Readiness:
 
     Guarantee: however many ask at once, and through whichever front, one proof runs at a time and
     at most one starts in `READY_SECONDS`, because a proof writes durably and the probe asks for no
-    key. While it runs, others have the answer before it, and at most `WAITING_MAX` wait.
+    key. While it runs, others have the answer before it, if that is at most `KNOWN_SECONDS_MAX`
+    old; else at most `WAITING_MAX` wait.
 
     Args:
         product: What proves itself.
@@ -40,7 +43,7 @@ class Readiness:
         self._clock = clock
         self._changed = threading.Condition()
         self._known: bool | None = None
-        self._known_until = -float("inf")
+        self._known_at = -float("inf")
         self._proving_since: float | None = None
         self._waiting = 0
 
@@ -56,7 +59,7 @@ class Readiness:
             if answer is not None:
                 return answer
             if self._proving_since is not None:
-                return self._first_answer()
+                return self._next_answer()
             self._proving_since = self._clock()
         is_ready = False
         try:
@@ -64,7 +67,7 @@ class Readiness:
         finally:
             with self._changed:
                 self._known, self._proving_since = is_ready, None
-                self._known_until = self._clock() + READY_SECONDS
+                self._known_at = self._clock()
                 self._changed.notify_all()
         return is_ready
 
@@ -72,16 +75,18 @@ class Readiness:
         now, since = self._clock(), self._proving_since
         if since is not None and now - since > PROOF_SECONDS_MAX:
             return False
-        return self._known if since is not None or now < self._known_until else None
+        age = now - self._known_at
+        is_known = age < READY_SECONDS if since is None else age <= KNOWN_SECONDS_MAX
+        return self._known if is_known else None
 
-    def _first_answer(self) -> bool:
-        """The outcome of the first proof, which runs; under the lock, which the wait gives back."""
+    def _next_answer(self) -> bool:
+        """The outcome of the proof that runs; under the lock, which the wait gives back."""
         if self._waiting >= WAITING_MAX:
             return False
         self._waiting += 1
-        self._changed.wait_for(lambda: self._proving_since is None, PROOF_SECONDS_MAX)
+        has_ended = self._changed.wait_for(lambda: self._proving_since is None, PROOF_SECONDS_MAX)
         self._waiting -= 1
-        return bool(self._known)
+        return has_ended and bool(self._known)
 
     def _prove(self) -> bool:
         """Why it cannot write is for the operator's log alone: it may name files."""
@@ -89,5 +94,8 @@ class Readiness:
             self._product.check_ready()
         except DpdauError as error:
             _LOG.error("not ready", code=error.code, detail=error.message)
+            return False
+        except Exception as error:  # noqa: BLE001 - a probe is answered, whatever is broken.
+            _LOG.error("not ready", **place_of(error))
             return False
         return True

@@ -20,8 +20,8 @@ def copy(
         str,
         typer.Option(
             "--to",
-            help="URL of an empty database: postgresql+psycopg://…, or sqlite:///PATH. A password "
-            "is best left to PGPASSWORD or ~/.pgpass.",
+            help="URL of an empty database, postgresql+psycopg://…, or of a new file, "
+            "sqlite:///PATH. A password is best left to PGPASSWORD or ~/.pgpass.",
         ),
     ],
     as_json: JsonOption = False,

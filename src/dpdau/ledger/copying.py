@@ -30,7 +30,8 @@ def copy_into(
     Guarantee: one transaction, so the target holds a verified copy or stays as it was. The copy is
     audited by its own rows, and has to end with the hash of the source's last link, which stands
     for every row before it: so a row that got lost or changed, on the way or in the source before,
-    is found. Sums that only guard (`balances`) are made anew by the next charge.
+    is found. Sums that only guard (`balances`) are made anew by the next charge; when
+    a key was last used is not taken along.
 
     Returns:
         The audit of the copy.
@@ -75,14 +76,20 @@ def copy_into(
 
 
 @contextmanager
-def without_remains(target: Database) -> Iterator[None]:
-    """Closes the target of a copy; where the copy fails, a file that was made for it is removed."""
-    is_new = target.path is not None and not target.path.exists()
+def new_target(target: Database) -> Iterator[None]:
+    """Makes the file of a copy and closes it; where the copy fails, the file is removed.
+
+    Guarantee: only who made the file writes to it and removes it, however many copy to it at once.
+
+    Raises:
+        InvalidSettingError: The file is there.
+    """
+    target.create_new_file()
     try:
         yield
     except BaseException:
         target.close()
-        if target.path is not None and is_new:
+        if target.path is not None:
             for suffix in ("", "-wal", "-shm"):
                 Path(f"{target.path}{suffix}").unlink(missing_ok=True)
         raise

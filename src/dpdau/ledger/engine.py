@@ -5,11 +5,17 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from sqlalchemy import Connection, exc
 
-from dpdau.errors import DpdauError, LedgerConflictError, LedgerUnavailableError
+from dpdau.errors import (
+    DpdauError,
+    InvalidSettingError,
+    LedgerConflictError,
+    LedgerUnavailableError,
+)
 from dpdau.ledger.dialect import ATTEMPTS_MAX, Access, Dialect
 from dpdau.ledger.places import ledger_file, make_private_folder
 from dpdau.ledger.postgres import Postgres
@@ -72,17 +78,33 @@ class Database:
         Raises:
             LedgerUnavailableError: It cannot be made.
         """
+        self._make_file(os.O_CREAT | os.O_RDWR)
+
+    def create_new_file(self) -> None:
+        """As `create_file`, for a file that is not there: of all who try at once, one makes it.
+
+        Raises:
+            InvalidSettingError: It is there.
+            LedgerUnavailableError: It cannot be made.
+        """
+        self._make_file(os.O_CREAT | os.O_EXCL | os.O_RDWR)
+
+    def _make_file(self, flags: int) -> None:
         if self.path is None:
             return
         try:
             make_private_folder(self.path.parent)
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            os.close(os.open(self.path, flags, 0o600))
             folder = os.open(self.path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)
             finally:
                 os.close(folder)
         except OSError as error:
+            if isinstance(error, FileExistsError) and os.path.lexists(self.path):
+                raise InvalidSettingError(
+                    f"Expected a new file for the ledger, found one at {self.path}."
+                ) from error
             raise LedgerUnavailableError(
                 f"Expected to create the ledger, found {error.strerror}.", path=str(self.path)
             ) from error
@@ -117,7 +139,8 @@ class Database:
         access: Access = "schema" if schema else "write" if write else "read"
         started, outcome = time.perf_counter(), "failed"
         try:
-            result = self._repeated(name, work, access)
+            with nullcontext() if self._metrics is None else self._metrics.span(f"ledger {name}"):
+                result = self._repeated(name, work, access)
             outcome = "done"
             return result
         except DpdauError as error:

@@ -45,7 +45,7 @@ PATIENCE: Final[dict[str, Any]] = {
 }
 """When a server that does not answer counts as gone; what the URL says comes before it."""
 COPY_IDLE_SECONDS_MAX: Final = 3600.0
-"""How long the source of a copy may wait while the copy is written and audited."""
+"""How long the source of a copy or a backup may wait while that is written and audited."""
 
 _SCHEMA_LOCK: Final = 0x6470646175
 """Advisory, for what runs before there is a table to lock: "dpdau" as a number."""
@@ -57,7 +57,7 @@ _DAMAGE: Final = frozenset({"XX001", "XX002", "42P01", "42703"})
 """Damaged pages; and a table or column that is missing, because the statements never change."""
 _OUTAGE_CLASSES: Final = frozenset({"", "08", "25", "28", "3D", "53", "57", "58", "F0", "XX"})
 _NO_PERMISSION: Final = "42501"
-_COPY: Final = "copy_out"
+_COPIES: Final = frozenset({"copy_out", "backup"})
 _WRONG_OPTION: Final = ("invalid connection option", "bad value for", "invalid integer value")
 # Off would answer before a commit is durable; what is more than on stays.
 _DURABLE: Final = (
@@ -118,13 +118,15 @@ class Postgres:
                 "Expected the driver of Postgres for this ledger URL, found none: install the "
                 "extra `postgres`, as in `pip install 'dp-dau-mau[postgres]'`."
             ) from error
+        except exc.ArgumentError:
+            raise _wrong_options() from None
         _require_options(engine)
         return engine
 
     def begin(self, connection: Connection, name: str, access: Access) -> None:
         """Names the transaction, limits it, and takes its lock or its snapshot, in one round."""
         assert name.isidentifier(), "it is put into a statement"
-        idle = COPY_IDLE_SECONDS_MAX if name == _COPY else self._idle_seconds_max
+        idle = COPY_IDLE_SECONDS_MAX if name in _COPIES else self._idle_seconds_max
         named = (
             f"SET LOCAL application_name = 'dpdau {name}'; {self._limits}"
             f"SET LOCAL idle_in_transaction_session_timeout = {_milliseconds(idle)}; "

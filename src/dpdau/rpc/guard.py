@@ -14,7 +14,7 @@ from dpdau.app.admission import (
     bucket_of,
     require_scope,
 )
-from dpdau.domain import Caller, Scope
+from dpdau.domain import Caller, Scope, act_as
 from dpdau.errors import NotAuthenticatedError
 
 KEY_METADATA: Final = "x-api-key"
@@ -76,8 +76,9 @@ class Guard:
         """
         limiter.take("address", visitor.address).require()
         caller, bucket = self.caller(visitor.key)
-        limiter.take("key", bucket).require()
+        limiter.take("key", bucket, caller.rate_limit).require()
         require_scope(caller, scope)
+        act_as(caller.actor)
         return caller
 
     def caller(self, key: str | None) -> tuple[Caller, str]:

@@ -7,9 +7,9 @@ method is registered as a stream of bytes, so that a caller is let in before a m
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,7 @@ from dpdau.rpc.patience import Patience
 from dpdau.rpc.problems import Refusal, Refusals
 from dpdau.rpc.streams import STREAMS_MAX, Streams
 from dpdau.rpc.v1 import dpdau_pb2 as v1
-from dpdau.telemetry import Metrics, log, log_line
+from dpdau.telemetry import Metrics, Note, log, log_line, tracing
 
 MESSAGE_BYTES_MAX: Final = 4 << 20
 CALLS_MAX: Final = 256
@@ -52,6 +52,9 @@ _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 )
+_TRACE_KEYS: Final = frozenset({"traceparent", "tracestate"})
+_FAILURES: Final = frozenset({"DATA_LOSS", "INTERNAL", "UNAVAILABLE", "UNKNOWN"})
+"""What HTTP answers with 500 or more."""
 _REFLECTION: Final = "/grpc.reflection."
 _LOG = log("rpc")
 
@@ -215,6 +218,7 @@ class _Calls:
         self._taking = reception.taking
         self._asking = reception.asking
         self._patience = patience
+        self._failures = metrics.failures.labels("grpc")
         self._counts = Counter(
             "grpc_calls",
             "Calls by method and status.",
@@ -265,28 +269,54 @@ class _Calls:
         call = _Call()
         started = time.perf_counter()
         refusal: Refusal | None = None
-        try:
-            yield call
-            call.code = "OK"
-        except DpdauError as error:
-            refusal = self._refusals.of(error)
-        except Exception as error:  # noqa: BLE001 - the outermost loop of a call.
-            # Reading from a call that its caller has ended raises, too.
-            if context.is_active():
-                refusal = self._refusals.of_bug(error, name)
-        finally:
-            if refusal is not None:
-                call.code = refusal.status.name
-            self._counts.labels(name, call.code).inc()
-            facts: dict[str, str | int | float | None] = {
-                "method": name,
-                "code": call.code,
-                "duration_ms": round((time.perf_counter() - started) * 1000, 3),
-                "caller": call.caller,
-            }
-            log_line("rpc", "call", facts)
+        with _traced(context) as note:
+            try:
+                yield call
+                call.code = "OK"
+            except DpdauError as error:
+                refusal = self._refusals.of(error)
+            except Exception as error:  # noqa: BLE001 - the outermost loop of a call.
+                # Reading from a call that its caller has ended raises, too.
+                if context.is_active():
+                    refusal = self._refusals.of_bug(error, name)
+            finally:
+                if refusal is not None:
+                    call.code = refusal.status.name
+                has_failed = call.code in _FAILURES
+                if has_failed:
+                    self._failures.inc()
+                self._counts.labels(name, call.code).inc()
+                facts: dict[str, str | int | float | None] = {
+                    "method": name,
+                    "code": call.code,
+                    "duration_ms": round((time.perf_counter() - started) * 1000, 3),
+                    "caller": call.caller,
+                }
+                log_line("rpc", "call", facts)
+                note(
+                    f"{SERVICE}/{name}",
+                    {
+                        "rpc.system": "grpc",
+                        "rpc.method": name,
+                        "rpc.response.status_code": call.code,
+                    },
+                    failed=has_failed,
+                )
         if refusal is not None:
             _refuse(context, refusal)
+
+
+def _traced(context: Any) -> AbstractContextManager[Note]:
+    """The span of a call, where somebody traces."""
+    tracer = tracing()
+    if tracer is None:
+        return nullcontext(_note_nothing)
+    sent = context.invocation_metadata()
+    return tracer.request({name: value for name, value in sent if name in _TRACE_KEYS})
+
+
+def _note_nothing(name: str, facts: Mapping[str, str | int], *, failed: bool) -> None:
+    """Where nobody traces."""
 
 
 @dataclass(slots=True)

@@ -6,7 +6,12 @@ from types import SimpleNamespace
 import pytest
 
 from dpdau.app import readiness
-from dpdau.app.readiness import PROOF_SECONDS_MAX, READY_SECONDS, Readiness
+from dpdau.app.readiness import (
+    KNOWN_SECONDS_MAX,
+    PROOF_SECONDS_MAX,
+    READY_SECONDS,
+    Readiness,
+)
 from dpdau.errors import StoreUnavailableError
 from in_process import captured_logs
 
@@ -79,6 +84,43 @@ def test_few_wait_for_the_first_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not sent_away
     assert [True] == threads[0][1]
     assert 1 == product.proofs
+
+
+def test_an_old_answer_is_none() -> None:
+    """Who asks while a proof runs waits for it where the answer before it is too old to tell."""
+    product, now = Slow(), SimpleNamespace(seconds=0.0)
+    one = Readiness(product, clock=lambda: now.seconds)
+    assert one.check()
+    now.seconds = KNOWN_SECONDS_MAX
+    product.begun.clear()
+    product.may_end.clear()
+    threads = [proving(one)]
+    assert product.begun.wait(SECONDS_MAX)
+    in_time = one.known()
+    now.seconds += 0.1
+    too_old = one.known()
+    threads.append(proving(one))
+    product.may_end.set()
+    for thread, _ in threads:
+        thread.join()
+
+    assert (True, None) == (in_time, too_old)
+    assert [[True], [True]] == [heard for _, heard in threads]
+    assert 2 == product.proofs
+
+
+def test_a_proof_that_fails_by_a_bug_is_none() -> None:
+    """Whatever it raises, the answer is no, and the log says where but not with which words."""
+
+    class Broken:
+        def check_ready(self) -> None:
+            """One proof."""
+            raise OSError("/srv/secret-place")
+
+    with captured_logs() as logs:
+        assert not Readiness(Broken()).check()
+    assert "check_ready" in logs.getvalue()
+    assert "/srv/secret-place" not in logs.getvalue()
 
 
 def test_why_it_is_not_ready_is_in_the_log_alone() -> None:

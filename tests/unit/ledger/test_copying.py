@@ -1,12 +1,16 @@
 """Copies of a ledger into another database."""
 
+import datetime as dt
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from dpdau.domain import Scope
 from dpdau.errors import InvalidSettingError, LedgerConflictError, LedgerCorruptError
-from dpdau.ledger import Ledger, copying
+from dpdau.ledger import Ledger, copying, engine
+from dpdau.ledger.places import make_private_folder
 from dpdau.ledger.tables import KINDS
 from simulation.ledger_cases import (
     NOW,
@@ -43,7 +47,8 @@ def used_ledger(folder: Path) -> tuple[Ledger, str]:
     open_month(ledger, days=2)
     ledger.grant("mau", "2026-02", actor="ada", reason="more")
     _, key = ledger.keys.create("ci \N{GREEK SMALL LETTER EPSILON}", [Scope.READ], None)
-    gone, _ = ledger.keys.create("gone", [Scope.READ], None)
+    gone, _ = ledger.keys.create("gone", [Scope.READ], None, rate_limit="5/day")
+    ledger.keys.rotate(gone, overlap=dt.timedelta(days=1))
     ledger.keys.revoke(gone)
     return ledger, key
 
@@ -94,10 +99,43 @@ def test_a_target_with_a_ledger_is_refused(postgres_url: str, tmp_path: Path) ->
     source, _ = used_ledger(tmp_path)
     source.copy(postgres_url)
 
-    for url in (postgres_url, url_of(tmp_path)):
-        with pytest.raises(InvalidSettingError, match="found one that has a ledger"):
-            source.copy(url)
+    with pytest.raises(InvalidSettingError, match="found one that has a ledger"):
+        source.copy(postgres_url)
+    with pytest.raises(InvalidSettingError, match="Expected a new file"):
+        source.copy(url_of(tmp_path))
+    assert source.verify().ok
     source.close()
+
+
+def test_of_two_copies_to_one_file_one_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both find no file: the one that makes it is done, and the other leaves it alone."""
+    source, _ = used_ledger(tmp_path)
+    target = tmp_path / "new" / "copy.sqlite"
+    both = threading.Barrier(2, timeout=30)
+
+    def wait_for_both(folder: Path) -> None:
+        both.wait()
+        make_private_folder(folder)
+
+    def copied() -> str:
+        try:
+            return str(source.copy(f"sqlite:///{target}").ok)
+        except InvalidSettingError as error:
+            return error.code
+
+    monkeypatch.setattr(engine, "make_private_folder", wait_for_both)
+    with ThreadPoolExecutor(2) as threads:
+        outcomes = [threads.submit(copied) for _ in range(2)]
+    monkeypatch.undo()
+    seen = source.verify()
+    source.close()
+
+    assert ["True", "invalid_setting"] == sorted(one.result() for one in outcomes)
+    copy = Ledger(f"sqlite:///{target}", mark_path=mark_of(tmp_path), clock=Ticking())
+    assert seen == copy.verify()
+    copy.close()
 
 
 def test_a_source_that_changes_is_not_copied(server: str, tmp_path: Path) -> None:
@@ -133,7 +171,7 @@ def test_a_failed_copy_leaves_no_file(tmp_path: Path) -> None:
         target.parent.mkdir()
         if place == "there":
             target.touch()
-        with pytest.raises(LedgerCorruptError):
+        with pytest.raises(InvalidSettingError if place == "there" else LedgerCorruptError):
             source.copy(f"sqlite:///{target}", moved=fail)
         assert (place == "there") == target.exists()
     source.close()

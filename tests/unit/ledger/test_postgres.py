@@ -231,7 +231,7 @@ def test_dry_run_shows_what_is_missing_and_makes_nothing(postgres_url: str, tmp_
     before = sql(postgres_url, tables)
     made, nothing = (migrate(postgres_url, **where) for _ in range(2))  # type: ignore[arg-type]
 
-    assert ["0001", "0002", "0003"] == [one.revision for one in pending]
+    assert ["0001", "0002", "0003", "0004"] == [one.revision for one in pending]
     assert "FOR EACH STATEMENT EXECUTE FUNCTION dpdau_append_only()" in pending[0].sql
     assert ([(0,)], pending, ()) == (before, made, nothing)
 
@@ -309,7 +309,13 @@ def test_a_server_that_is_not_there_is_an_outage() -> None:
 
 @pytest.mark.parametrize(
     "option",
-    ["sslmod=require", "sslmode=banana", "connect_timeout=abc", "keepalives_idle=banana"],
+    [
+        "sslmod=require",
+        "sslmode=banana",
+        "connect_timeout=abc",
+        "keepalives_idle=banana",
+        "port=abc",
+    ],
 )
 def test_a_wrong_option_is_a_wrong_setting(option: str) -> None:
     """Whether its name is unknown or its value cannot be: one error, which repeats neither."""
@@ -333,6 +339,19 @@ def test_a_server_that_goes_silent_counts_as_gone(server: str) -> None:
         database.close()
 
     assert [("30", "60000", "2s"), ("7", "60000", "2s")] == found
+
+
+def test_the_source_of_a_copy_may_stand_still(postgres_url: str, tmp_path: Path) -> None:
+    """While the file of a copy or a backup is written and audited, nothing is asked of it."""
+    Ledger(postgres_url, mark_path=mark_of(tmp_path), clock=Ticking()).close()
+    database = Database(postgres_url, busy_timeout_seconds=1, statement_timeout_seconds=2)
+    found = {
+        name: database.run(name, lambda one: connection_options(one)[2], write=name == "copy_out")
+        for name in ("copy_out", "backup", "verify")
+    }
+    database.close()
+
+    assert {"copy_out": "1h", "backup": "1h", "verify": "2s"} == found
 
 
 def connection_options(connection: Connection) -> tuple[str, ...]:
