@@ -2,10 +2,11 @@
 
 import os
 
-from pyspark.sql import SparkSession
+from pyspark import SparkConf, SparkContext
 
 from dpdau.cli import main
 
-spark = SparkSession.builder.appName("dpdau").getOrCreate()
-os.environ["SPARK_MASTER"] = spark.conf.get("spark.master")  # noqa: TID251
+# Only its JVM knows what spark-submit was told; no Spark is started for that.
+SparkContext._ensure_initialized()
+os.environ["SPARK_MASTER"] = SparkConf().get("spark.master", "local[*]")  # noqa: TID251
 main()

@@ -53,7 +53,12 @@ OPTIONS = {
     "spark.locality.wait": "0s",
 }
 RECIPE = Recipe((EpochKey(1, b"k" * 32),), dt.date.min, Rules(NOW.date()))
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("jvm")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("jvm"),
+    # Where its files are encrypted, the library is handed rows over sockets that it does not close.
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import datetime as dt
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -13,8 +14,9 @@ import pyarrow.parquet
 import pytest
 
 from components import spark_local
+from dpdau.activity.spark.session import errors
 from dpdau.errors import NotFoundError, UnsupportedMediaError, WarehouseUnavailableError
-from dpdau.ingest.event_file import MonthSpan
+from dpdau.ingest.event_file import Counted, EventFile, MonthSpan
 from dpdau.ingest.warehouse import Warehouse
 from dpdau.ingest.warehouse_spark import SparkFiles, SparkTable
 from warehouses import (
@@ -41,11 +43,23 @@ OPTIONS = {
 }
 
 
+AROUND = [dt.datetime(2026, 2, 1, 23, tzinfo=dt.UTC) - dt.timedelta(minutes=n) for n in (1, 0)]
+"""A minute before a midnight in Berlin, and that midnight."""
+
+
 @pytest.fixture(scope="module")
 def local() -> Iterator[str]:
     """Spark in a JVM beside this process; its master URL."""
     with spark_local() as found:
         yield found
+
+
+def failing(backend: Any, *, cast: str) -> None:
+    """A query that fails at a row, asked in both ways of Spark."""
+    rows = backend._session.range(1).selectExpr("concat('user-', 4711 + id) as user_id")
+    with pytest.raises(errors()):
+        rows.select(rows.user_id.cast("int")).collect()
+    backend._session.sql(f"select {cast} from values ('user-4711') as t(user_id)").collect()
 
 
 def quick(place: SparkFiles) -> SparkFiles:
@@ -73,6 +87,45 @@ def test_streams_and_moments_count_as_files_do(local: str, tmp_path: Path) -> No
     assert ([1, 2], 1) == (file.table[:2, 0, 0].tolist(), file.rejected_count)
 
 
+def test_moments_of_an_old_form_count_as_files_do(local: str, tmp_path: Path) -> None:
+    """What Spark writes by itself, INT96, is a moment and falls on its day in the zone."""
+    columns = {"user_id": ["a", "b"], "ts": pa.array(AROUND, pa.timestamp("us"))}
+    path = tmp_path / "e.parquet"
+    pyarrow.parquet.write_table(pa.table(columns), path, use_deprecated_int96_timestamps=True)
+    span, zoned = MonthSpan(MONTH, (1,)), replace(PLAIN, zone=ZoneInfo("Europe/Berlin"))
+    file = EventFile(path, rules=zoned, span=span).count()
+    place = quick(SparkFiles.of(str(path), master=local, options={}))
+    check_same(file, of_table(place, zoned, span, order=None))
+    assert [1, 1] == file.table[:2, 0, 0].tolist()
+
+
+def test_files_that_mean_two_things_are_refused(local: str, tmp_path: Path) -> None:
+    """A day of files and of folders, a column of two types, nanoseconds: each told, not read."""
+    day, span = pa.array([dt.date(2026, 2, 5)]), MonthSpan(MONTH, (1,))
+    given = {
+        "both/day=2026-02-01/a": pa.table({"user_id": ["a"], "day": day}),
+        "folders/day=2026-02-01/a": pa.table({"user_id": ["a"]}),
+        "types/a": pa.table({"user_id": ["a"], "day": day}),
+        "types/b": pa.table({"user_id": [1], "day": day}),
+        "nanos/a": pa.table({"user_id": ["a"], "ts": pa.array(AROUND[:1], pa.timestamp("ns"))}),
+    }
+    for name, rows in given.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        pyarrow.parquet.write_table(rows, tmp_path / f"{name}.parquet")
+
+    def counted(name: str) -> Counted:
+        place = quick(SparkFiles.of(str(tmp_path / name), master=local, options={}))
+        return of_table(place, PLAIN, span, order=None)
+
+    assert [1, 0] == counted("folders").table[:2, 0, 0].tolist()
+    with pytest.raises(UnsupportedMediaError, match="the column day in the files or in the names"):
+        counted("both")
+    with pytest.raises(UnsupportedMediaError, match="CANNOT_MERGE_SCHEMAS"):
+        counted("types")
+    with pytest.raises(UnsupportedMediaError, match="PARQUET_TYPE_ILLEGAL"):
+        counted("nanos")
+
+
 def test_what_stands_in_the_way_is_told_and_a_stop_ends_it(
     local: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,8 +139,11 @@ def test_what_stands_in_the_way_is_told_and_a_stop_ends_it(
     with pytest.raises(NotFoundError, match=r"the table a\.nothing"):
         of_table(SparkTable(master=local, table=("a", "nothing")), PLAIN, day)
 
-    pyarrow.parquet.write_table(pa.table({"user_id": ["a"]}), tmp_path / "e.parquet")
+    pyarrow.parquet.write_table(pa.table({"user_id": ["user-4711"]}), tmp_path / "e.parquet")
     place = SparkFiles.of(str(tmp_path / "e.parquet"), master=local, options={})
+    for cast in ("cast(user_id as int)", "date(user_id)"):
+        with pytest.raises(WarehouseUnavailableError):
+            Warehouse(place, rules=PLAIN, span=day)._asked(partial(failing, cast=cast))
     one, ended = Warehouse(place, rules=PLAIN, span=day), threading.Event()
 
     def asking(backend: Any) -> Any:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dpdau.ingest.spark.adopting import Decoded
     from dpdau.ingest.spark.recipe import Recipe
 
-__all__ = ["Adoption", "ingest_path", "lake_of"]
+__all__ = ["Adoption", "ingest_path", "lake_of", "start_spark"]
 
 
 def lake_of(app: "App") -> "SparkStore | None":
@@ -29,6 +29,20 @@ def lake_of(app: "App") -> "SparkStore | None":
 
     store = app.intake.store
     return store if isinstance(store, SparkStore) else None
+
+
+def start_spark(app: "App") -> None:
+    """Has the Spark of an app start now: a service is told at its start what is wrong with it.
+
+    Raises:
+        InvalidSettingError: The settings are none for a Spark.
+        WarehouseUnavailableError: There is no Spark at `SPARK_MASTER`.
+    """
+    from dpdau.app.spark import OwnedLake
+
+    lake = lake_of(app)
+    if isinstance(lake, OwnedLake):
+        lake.start()
 
 
 def ingest_path(

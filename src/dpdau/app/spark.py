@@ -1,28 +1,77 @@
 """The activity under `SPARK_MASTER`: a lake of files, and the session that reads them."""
 
+import threading
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from dpdau.activity.spark.session import connect, errors
+from dpdau.activity.spark.session import check_form, connect, errors
 from dpdau.activity.spark.store import SparkStore
 from dpdau.datadir import DataDir
 from dpdau.domain import Clock
 from dpdau.errors import InvalidSettingError
 from dpdau.settings import Settings
 
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
 __all__ = ["OwnedLake", "open_lake", "refuse_with_lake"]
 
 _MASTER: Final = "SPARK_MASTER"
 
 
+class OwnedSpark:
+    """The session of the settings: it starts when it is first asked for, by whichever thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._session: SparkSession | None = None
+
+    def __call__(self) -> "SparkSession":
+        """The session.
+
+        Raises:
+            InvalidSettingError: The settings are none for a Spark.
+            WarehouseUnavailableError: There is no Spark at `SPARK_MASTER`.
+        """
+        settings = self._settings
+        assert settings.SPARK_MASTER is not None, "the caller chooses the store"
+        with self._lock:
+            if self._session is None:
+                self._session = connect(settings.SPARK_MASTER, options=settings.spark_options)
+            return self._session
+
+    def stop(self) -> None:
+        """Ends it, where it was started; may be called twice."""
+        with self._lock:
+            if self._session is not None:
+                with suppress(*errors()):
+                    self._session.stop()
+
+
 class OwnedLake(SparkStore):
     """A lake with a session of its own, which ends with it."""
+
+    def __init__(
+        self, folder: DataDir, settings: Settings, *, clock: Clock, read_only: bool = False
+    ) -> None:
+        self._own = OwnedSpark(settings)
+        super().__init__(
+            folder.activity,
+            lake=settings.lake_dir,
+            spark=self._own,
+            clock=clock,
+            read_only=read_only,
+        )
+
+    def start(self) -> None:
+        """Starts the session now, where the first question would; raises what that does."""
+        self._own()
 
     def close(self) -> None:
         """Closes the store, then the session; may be called twice."""
         super().close()
-        with suppress(*errors()):
-            self.spark.stop()
+        self._own.stop()
 
 
 def open_lake(
@@ -35,27 +84,18 @@ def open_lake(
 ) -> SparkStore:
     """The lake of the settings; a reader that comes first makes it, as a writer would.
 
+    Its Spark starts with the first question to it: what only the ledger is asked needs none.
+
     Raises:
-        InvalidSettingError: A setting asks for what a lake does not have, or the activity in the
-            data directory is not that of this lake.
-        WarehouseUnavailableError: There is no Spark at `SPARK_MASTER`.
+        InvalidSettingError: A setting asks for what a lake does not have, the activity in the data
+            directory is not that of this lake, or `SPARK_MASTER` is no Spark.
     """
-    assert settings.SPARK_MASTER is not None, "the caller chooses the store"
     _check(settings, store_key)
-    spark = connect(settings.SPARK_MASTER, options=settings.spark_options)
-    try:
-        if read_only and not SparkStore.exists(folder.activity):
-            SparkStore(folder.activity, lake=settings.lake_dir, spark=spark, clock=clock).close()
-        return OwnedLake(
-            folder.activity,
-            lake=settings.lake_dir,
-            spark=spark,
-            clock=clock,
-            read_only=read_only,
-        )
-    except BaseException:
-        spark.stop()
-        raise
+    assert settings.SPARK_MASTER is not None, "the caller chooses the store"
+    check_form(settings.SPARK_MASTER)
+    if read_only and not SparkStore.exists(folder.activity):
+        OwnedLake(folder, settings, clock=clock).close()
+    return OwnedLake(folder, settings, clock=clock, read_only=read_only)
 
 
 def refuse_with_lake(settings: Settings, what: str, instead: str) -> None:

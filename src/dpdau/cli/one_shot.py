@@ -1,11 +1,13 @@
 """The command that turns events into the numbers of a month, and keeps nothing else."""
 
+import re
+import shlex
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from dpdau.settings import Settings
 
 _WATCH_SECONDS: Final = 0.1
+_HIDDEN: Final = "…"
+_SHOWN: Final = frozenset({"sslmode", "table", "use_ssl"})
+"""The options of an address that are no secrets."""
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +46,7 @@ def register(app: typer.Typer) -> None:
 
 
 def release(
+    context: typer.Context,
     month: Annotated[str, typer.Option("--month", help="A month that is over, YYYY-MM.")],
     path: Annotated[
         str | None,
@@ -106,9 +112,7 @@ def release(
 
         with OneShot(loaded, progress=progress) as product:
             if dry_run:
-                which = f"--from {Path(path).name}" if path else "--events …"
-                buy = f"dpdau release {which} --month {month}"
-                show_quote(product.price(month), as_json=as_json, buy=buy)
+                show_quote(product.price(month), as_json=as_json, buy=_buying(context))
                 return
             watch = _watch if sys.stderr.isatty() else None
             answer = product.release(reading, watch=watch)
@@ -175,6 +179,33 @@ class _Where:
         return SparkFiles.of(
             self.path, master=self.engine, options=options, file_format=self.file_format
         )
+
+
+def _buying(context: typer.Context) -> str:
+    """The command as it was given, without a dry run, and without what may be a secret."""
+    words = ["dpdau", "release"]
+    for one in context.command.params:
+        value: Any = context.params.get(one.name or "")
+        source = context.get_parameter_source(one.name or "")
+        if source is not None and source.name == "COMMANDLINE" and isinstance(value, str):
+            words += [one.opts[0], _without_secrets(value)]
+    return shlex.join(words)
+
+
+def _without_secrets(text: str) -> str:
+    """An address without who asks and without the values of options; anything else as it is."""
+    if ":" not in text:
+        return text
+    text = re.sub(r"^([^:]*:/*).*@", rf"\1{_HIDDEN}@", text, flags=re.DOTALL)
+    start, between = (r"([;?#])", ";") if text.startswith("sc:") else (r"(\?)", "&")
+    place, *options = re.split(start, text, maxsplit=1)
+    if not options:
+        return text
+    shown = []
+    for one in options[1].split(between):
+        name, mark, _ = one.partition("=")
+        shown.append(one if name in _SHOWN else f"{name}={_HIDDEN}" if mark else _HIDDEN)
+    return f"{place}{options[0]}{between.join(shown)}"
 
 
 def _show_sql(loaded: "Settings", month: str, events: "Events") -> None:

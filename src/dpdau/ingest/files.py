@@ -27,6 +27,7 @@ from dpdau.ingest import rules as faults
 from dpdau.ingest.columns import ROWS_MAX, decode_table
 from dpdau.ingest.decoded import DecodedTable
 from dpdau.ingest.event import EVENTS_MAX, Decoded, Form, decode
+from dpdau.ingest.parquet_moments import OLD_UNIT, with_moments
 from dpdau.ingest.plain import decode_plain
 from dpdau.ingest.rules import Rejection, Rules
 from dpdau.ingest.sources import START, Piece, Place, Source, Text, cut, line_ends, row_ends
@@ -340,7 +341,12 @@ def _read_parquet(source: Source, rules: Rules, start: Place) -> Iterator[Chunk]
 
     with (
         _seekable(source) as seekable,
-        ParquetFile(seekable, pre_buffer=False, buffer_size=_PARQUET_BUFFER_BYTES) as file,
+        ParquetFile(
+            seekable,
+            pre_buffer=False,
+            buffer_size=_PARQUET_BUFFER_BYTES,
+            coerce_int96_timestamp_unit=OLD_UNIT,
+        ) as file,
     ):
         columns = _columns(file.schema_arrow.names, rules)
         rows = max(file.metadata.num_rows, 1)
@@ -348,7 +354,8 @@ def _read_parquet(source: Source, rules: Rules, start: Place) -> Iterator[Chunk]
         for number, (row, batch) in enumerate(batches, start=start.chunk):
             end = Place(number + 1, row + batch.num_rows)
             places = np.arange(row, end.row, dtype=np.int64)
-            decoded = decode_table(batch, rules=rules, row_index=places)
+            moments = with_moments(batch, file.schema)
+            decoded = decode_table(moments, rules=rules, row_index=places)
             done = source.bytes_total * end.row // rows
             yield Chunk(number, decoded, end, done, source.bytes_total)
 

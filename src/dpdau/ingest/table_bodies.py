@@ -20,6 +20,7 @@ from dpdau.ingest.arrow_messages import unpacked_sizes
 from dpdau.ingest.columns import decode_table
 from dpdau.ingest.decoded import DecodedTable, TableForm
 from dpdau.ingest.event import EVENTS_MAX, Decoded
+from dpdau.ingest.parquet_moments import OLD_UNIT, with_moments
 from dpdau.ingest.parquet_pages import PageHeader, RowGroup, page_headers, row_groups
 from dpdau.ingest.rules import Rules
 
@@ -113,9 +114,13 @@ def _parquet(body: bytes, rules: Rules, bytes_max: int) -> Any:
     _check_pages(body, groups, {(name.encode(),) for name in wanted}, bytes_max)
     strings = [name for name in wanted if _is_bytes(schema.field(name).type)]
     # Read as dictionaries, so that one long value is not written out for each row.
-    options = {"pre_buffer": False, "read_dictionary": strings}
+    options = {
+        "pre_buffer": False,
+        "read_dictionary": strings,
+        "coerce_int96_timestamp_unit": OLD_UNIT,
+    }
     with parquet.ParquetFile(pa.BufferReader(body), **limits, **options) as file:
-        table = file.read(columns=wanted, use_threads=False)
+        table = with_moments(file.read(columns=wanted, use_threads=False), file.schema)
     table.validate(full=True)
     for column in table.columns:
         _check_bytes(sum(_plain_bytes(chunk) for chunk in column.chunks), bytes_max)

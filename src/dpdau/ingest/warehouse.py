@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from dpdau.errors import (
+    DpdauError,
     InvalidSettingError,
     NotFoundError,
     TooLargeError,
@@ -87,8 +88,8 @@ class Place(Protocol):
     def events(self, backend: Any) -> Any:
         """The events, as a table of Ibis."""
 
-    def failure(self, error: Exception) -> tuple[str, bool]:
-        """The name of an error, which quotes nothing, and whether it says that nothing is there."""
+    def failure(self, error: Exception) -> DpdauError:
+        """What an error of the engine means, in words that quote nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +191,17 @@ class TableAddress:
         """See `Place.events`."""
         return table_at(backend, self.table)
 
-    def failure(self, error: Exception) -> tuple[str, bool]:
+    def failure(self, error: Exception) -> DpdauError:
         """See `Place.failure`."""
         name = type(error).__name__
-        return name, name in _NOT_FOUND
+        if name in _NOT_FOUND:
+            return not_there(self)
+        if name == "OutOfMemoryException":
+            return TooLargeError(
+                "Expected a table whose users fit the memory of this machine, found a larger one;"
+                " nothing is spilled to a disk."
+            )
+        return gave_up(self, name)
 
 
 class Warehouse:
@@ -269,27 +277,17 @@ class Warehouse:
         """
         if self._stopped.is_set():
             raise self._was_stopped()
-        errors, failed, missing = self._errors(), "", False
+        errors = self._errors()
         try:
             with self._place.connected() as (backend, self._interrupt):
                 return work(backend)
         except errors as error:
-            failed, missing = self._place.failure(error)
+            failure = self._place.failure(error)
         finally:
             self._interrupt = None
         if self._stopped.is_set():
             raise self._was_stopped()
-        if missing:
-            raise NotFoundError(f"Expected {self._place.name}, found none of that name.")
-        if failed == "OutOfMemoryException":
-            raise TooLargeError(
-                "Expected a table whose users fit the memory of this machine, found a larger one;"
-                " nothing is spilled to a disk."
-            )
-        raise WarehouseUnavailableError(
-            f"Expected an answer of the {self._place.engine} with {self._place.name}, found the"
-            f" error {failed}; nothing was charged."
-        )
+        raise failure
 
     def _was_stopped(self) -> UnsupportedMediaError:
         return UnsupportedMediaError(f"Stopped reading {self._place.name}; nothing was charged.")
@@ -303,6 +301,19 @@ class Warehouse:
         ibis = loaded("ibis.common.exceptions", self._place.engine)
         # A table that is not there is no error of Ibis by its class.
         return ibis.IbisError, ibis.TableNotFound, *self._place.errors()
+
+
+def not_there(place: Place) -> NotFoundError:
+    """That an engine has no such table, or no such files."""
+    return NotFoundError(f"Expected {place.name}, found none of that name.")
+
+
+def gave_up(place: Place, failed: str) -> WarehouseUnavailableError:
+    """That an engine has an error, of that name."""
+    return WarehouseUnavailableError(
+        f"Expected an answer of the {place.engine} with {place.name}, found the error {failed};"
+        " nothing was charged."
+    )
 
 
 def table_at(backend: Any, names: tuple[str, ...]) -> Any:

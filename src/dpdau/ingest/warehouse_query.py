@@ -152,14 +152,20 @@ class EventsQuery:
     def _arrival(self, rows: Any) -> list[Any]:
         """What says which of some rows came first: at one place in the order a `+` did.
 
-        What is alike in that too is told apart by all that is counted of a row, so that one of them
-        is the first whatever order they lie in.
+        What is alike in that too is told apart by all that is counted of a row, nulls behind, so
+        that every engine takes the same one whatever order they lie in.
         """
         import ibis
 
         counted = (self._day, self._ts, *self._labels.values())
         is_later = ibis.ifelse(self._adds(rows), 0, 1)
-        return [rows[self._order], is_later, *(self._exact(rows[one]) for one in counted if one)]
+        told_apart = [
+            key
+            for one in filter(None, counted)
+            # Engines disagree about where nulls lie, and not all have words for it in a window.
+            for key in (ibis.ifelse(rows[one].isnull(), 1, 0), self._exact(rows[one]))
+        ]
+        return [rows[self._order], is_later, *told_apart]
 
     def _pairs(self) -> Any:
         """Users and the days of the span, from its start, on which they are active at the end."""

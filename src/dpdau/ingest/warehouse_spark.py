@@ -13,17 +13,36 @@ from typing import Any, Final, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from dpdau.activity.spark import session
-from dpdau.errors import InvalidSettingError, NotFoundError, UnsupportedMediaError
-from dpdau.ingest.warehouse import Connected, TableAddress, loaded, table_at
+from dpdau.errors import DpdauError, InvalidSettingError, NotFoundError, UnsupportedMediaError
+from dpdau.ingest.warehouse import (
+    Connected,
+    Place,
+    TableAddress,
+    gave_up,
+    loaded,
+    not_there,
+    table_at,
+)
 
 __all__ = ["SparkFiles", "SparkTable"]
 
 DEFAULT_MASTER: Final = "local[*]"
 PATTERN_SIGNS: Final = frozenset("*?[]{}")
 _PARQUET_MAGIC: Final = b"PAR1"
+_ABSENT: Final = "dpdau_absent"
 _WAREHOUSE: Final = "spark.sql.warehouse.dir"
 _NOT_FOUND: Final = frozenset(
     {"PATH_NOT_FOUND", "TABLE_OR_VIEW_NOT_FOUND", "SCHEMA_NOT_FOUND", "TableNotFound"}
+)
+# The last one is the word of Sail.
+_NOT_READ: Final = frozenset(
+    {
+        "CANNOT_MERGE_SCHEMAS",
+        "PARQUET_TYPE_ILLEGAL",
+        "PARQUET_TYPE_NOT_RECOGNIZED",
+        "PARQUET_TYPE_NOT_SUPPORTED",
+        "UnsupportedOperationException",
+    }
 )
 
 
@@ -49,10 +68,18 @@ class _OnSpark:
         """See `Place.connected`."""
         return _connected(self.master, self.options)
 
-    def failure(self, error: Exception) -> tuple[str, bool]:
+    def failure(self: Place, error: Exception) -> DpdauError:
         """See `Place.failure`."""
         name = session.word_of(error)
-        return name, name in _NOT_FOUND
+        if name in _NOT_FOUND:
+            return not_there(self)
+        if name in _NOT_READ:
+            return UnsupportedMediaError(
+                f"Expected {self.name} with one type for each column, timestamps in microseconds"
+                f" and no column twice, found what this Spark does not read ({name});"
+                " `dpdau ingest` reads it file by file."
+            )
+        return gave_up(self, name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +127,7 @@ class SparkFiles(_OnSpark):
     """A Parquet file, or a folder of them, as the executors see it: `path`, or a URL of Hadoop.
 
     Columns that are in some of the files only are null in the others, and the folders of a
-    partitioned data set are columns as Spark has it.
+    partitioned data set are columns as Spark has it, which none of the files may have too.
     """
 
     path: str
@@ -144,7 +171,8 @@ class SparkFiles(_OnSpark):
         """See `Place.events`.
 
         Raises:
-            UnsupportedMediaError: There is a column `metadata`, which a file's reader would read.
+            UnsupportedMediaError: There is a column `metadata`, which a file's reader would read,
+                or one that the names of folders have too, which Spark would take from there.
         """
         spark = backend._session
         # A file of an older form must not hide the op that a newer one has.
@@ -154,9 +182,25 @@ class SparkFiles(_OnSpark):
                 "Expected columns without metadata with --engine, found it; dimensions have to be"
                 " columns of their own."
             )
+        twice = self._columns_twice(spark)
+        if twice:
+            raise UnsupportedMediaError(
+                f"Expected the column {twice[0]} in the files or in the names of their folders,"
+                " found it in both; rename the folders, or leave it out of the files."
+            )
         view = f"dpdau_{uuid.uuid4().hex}"
         found.createTempView(view)
         return _with_zones(backend, backend.table(view))
+
+    def _columns_twice(self, spark: Any) -> list[str]:
+        """The columns of folders that files have as well, which Spark reads without a word."""
+        # A column that no file has; those behind it are the folders'.
+        folders = spark.read.schema(f"{_ABSENT} boolean").parquet(self.path).columns[1:]
+        if not folders:
+            return []
+        files = spark.read.option("mergeSchema", "true").option("recursiveFileLookup", "true")
+        own = {one.lower() for one in files.parquet(self.path).columns}
+        return [one for one in folders if one.lower() in own]
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """`dpdau release`: a file or a table in, a month of numbers out, in words and in JSON."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,44 @@ def test_a_dry_run_prices_and_reads_nothing(home: Path, capsys: pytest.CaptureFi
 
     assert "pays for all 84 numbers of 2026-02" in shown
     assert (3.0, False, True) == (priced["epsilon"], priced["opened"], priced["affordable"])
+
+
+def test_a_dry_run_ends_with_the_whole_command(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it was given, to be given again; what may be a secret is left to be filled in."""
+    where = "postgresql://me:hu@sh@db/d?sslmode=require&password=hush;h&table=a.b"
+    given = ["--events", where, "--order", "n", *MONTH, "--epsilon", "1.5"]
+    assert 0 == run(["release", *given, "--dry-run"])
+    *_, asked = capsys.readouterr().out.splitlines()
+
+    words = shlex.split(asked.partition("To buy it: ")[2])
+    assert {
+        "--month": "2026-02",
+        "--events": "postgresql://…@db/d?sslmode=require&password=…&table=a.b",
+        "--order": "n",
+        "--epsilon": "1.5",
+    } == dict(zip(words[2::2], words[3::2], strict=True))
+    assert ["dpdau", "release"] == words[:2]
+
+
+@pytest.mark.parametrize(
+    ("master", "shown"),
+    [
+        ("local[2]", "local[2]"),
+        ("sc://h:1/;use_ssl=true;token=hush", "sc://h:1/;use_ssl=true;token=…"),
+        ("sc://hush@h/;token=hush?hush;token=hush", "sc://…@h/;token=…;token=…"),
+    ],
+)
+def test_a_dry_run_names_the_engine(
+    master: str, shown: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without its token; a URL of files loses its keys."""
+    pytest.importorskip("pyspark")
+    given = ["--from", "s3a://key:hush@b/e", "--engine", master, *MONTH, "--dry-run"]
+    assert 0 == run(["release", *given])
+    out = capsys.readouterr().out
+    assert f"--from 's3a://…@b/e' --engine {shlex.quote(shown)}" in out and "hush" not in out
 
 
 def test_the_ledger_is_sound_and_every_front_shows_the_numbers(
@@ -177,7 +216,7 @@ def test_an_engine_has_its_own_options(home: Path, capsys: pytest.CaptureFixture
     """Parquet or a table, at a Spark; a price asks nothing of it, and no token is told."""
     pytest.importorskip("pyspark")
     nobody = ["--engine", "sc://127.0.0.1:1/;token=hush", *MONTH]
-    far = ["--engine", "sc://far.example/;token=hush", *MONTH]
+    far = ["--engine", "sc://far.example/;user_id=hush", *MONTH]
     cases = [
         (["--from", "e.csv", *nobody], 2),
         (["--from", "gone.parquet", "--format", "ndjson", *nobody], 2),

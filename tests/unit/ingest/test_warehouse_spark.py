@@ -126,6 +126,22 @@ def test_metadata_is_refused_and_not_overlooked(sail: str, tmp_path: Path) -> No
         counting(files(path, sail), order=None).count()
 
 
+@pytest.mark.parametrize("zone", [None, "UTC"])
+def test_what_spark_does_not_read_is_told(sail: str, tmp_path: Path, zone: str | None) -> None:
+    """Nanoseconds are none of its types; the error names them and a way that reads them."""
+    moment = pa.array([dt.datetime(2026, 2, 1, tzinfo=dt.UTC)], pa.timestamp("ns", zone))
+    pa.parquet.write_table(pa.table({"user_id": ["a"], "ts": moment}), tmp_path / "e.parquet")
+    with pytest.raises(UnsupportedMediaError, match="timestamps in microseconds"):
+        counting(files(tmp_path / "e.parquet", sail), order=None).count()
+
+
+def test_a_folder_does_not_replace_a_column(sail: str, tmp_path: Path) -> None:
+    """A day that is in the files and in the names of their folders is one too many."""
+    events(tmp_path / "in" / "day=2026-02-01" / "a.parquet", user_id=["a"])
+    with pytest.raises(UnsupportedMediaError, match="no column twice"):
+        counting(files(tmp_path / "in", sail), order=None).count()
+
+
 def test_an_error_quotes_no_row_and_no_address(sail: str, tmp_path: Path) -> None:
     """What is damaged, missing or nobody's ends in one error of the product."""
     (tmp_path / "in").mkdir()

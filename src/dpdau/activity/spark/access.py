@@ -32,12 +32,12 @@ class LakeAccess(Doors[LakeWriter]):
         root: Path,
         *,
         lake: Path,
-        spark: "SparkSession",
+        spark: "SparkSession | Callable[[], SparkSession]",
         read_only: bool,
         limits: LakeLimits,
     ) -> None:
         self.lake: Final = Lake(lake, read_only=read_only)
-        self.spark: Final = spark
+        self._spark = spark if callable(spark) else lambda: spark
         self._limits = limits
         super().__init__(
             root,
@@ -47,6 +47,11 @@ class LakeAccess(Doors[LakeWriter]):
             lock_wait_seconds=limits.lock_wait_seconds,
             lake=self.lake.id,
         )
+
+    @property
+    def spark(self) -> "SparkSession":
+        """The session, which may start here."""
+        return self._spark()
 
     def read(self, question: Callable[[LakeState], _Answer]) -> _Answer:
         """Answers from one state; takes another one where a merge replaced a file meanwhile."""
@@ -68,7 +73,7 @@ class LakeAccess(Doors[LakeWriter]):
     def _make_writer(self, manifest: Manifest) -> LakeWriter:
         """Changes the files of the lake."""
         return LakeWriter(
-            manifest, lake=self.lake, spark=self.spark, limits=self._limits, turn=self._lock
+            manifest, lake=self.lake, spark=self._spark, limits=self._limits, turn=self._lock
         )
 
     def _recover(self, manifest: Manifest) -> None:

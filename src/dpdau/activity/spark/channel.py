@@ -4,10 +4,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import Final
+from urllib.parse import urlsplit
 
 from dpdau.errors import InvalidSettingError
 
-__all__ = ["check_channel", "is_here"]
+__all__ = ["check_channel", "is_here", "is_local"]
 
 _AUTHENTICATED: Final = "spark.authenticate"
 _ENCRYPTED: Final = ("spark.network.crypto.enabled", "spark.ssl.rpc.enabled")
@@ -23,15 +24,12 @@ def check_channel(master: str, option: Callable[[str, str], str | None]) -> None
 
     Args:
         master: The master of a session.
-        option: Gives an option of the session, or what it is asked to give where that is not set.
+        option: Gives an option of the Spark that runs, or what it is asked to give without one.
 
     Raises:
         InvalidSettingError: It does; the message names the options.
     """
-    scheme, _, places = master.partition("://")
-    if scheme.startswith(("local", "sc")):
-        return
-    if scheme == "spark" and all(is_here(one.rpartition(":")[0]) for one in places.split(",")):
+    if master.startswith("sc://") or is_local(master):
         return
 
     def is_on(name: str) -> bool:
@@ -48,6 +46,14 @@ def check_channel(master: str, option: Callable[[str, str], str | None]) -> None
             " spark-defaults.conf, for the master and the workers too.",
             setting="SPARK_OPTIONS",
         )
+
+
+def is_local(master: str) -> bool:
+    """Whether all of a Spark is on this machine, where nobody can listen."""
+    scheme, _, places = master.partition("://")
+    if scheme == "spark":
+        return all(is_here(urlsplit(f"//{one}").hostname or "") for one in places.split(","))
+    return scheme.startswith("local")
 
 
 def is_here(host: str) -> bool:

@@ -1,7 +1,7 @@
 """The activity store in a lake of Parquet files, counted by Spark."""
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -46,7 +46,8 @@ class SparkStore(StoreVerbs[LakeWriter]):
     Args:
         root: The folder of the manifest; made with mode 0700 when missing.
         lake: The folder of the files, which all executors see under the same name.
-        spark: The session; it stays the caller's, who also stops it.
+        spark: The session, or what gives it at the first question that needs it; it stays the
+            caller's, who also stops it.
         clock: What time it is; only the age of event ids and receipts depend on it.
         read_only: Never write; the store must exist.
         limits: When to fold; performance only.
@@ -65,7 +66,7 @@ class SparkStore(StoreVerbs[LakeWriter]):
         root: Path,
         *,
         lake: Path,
-        spark: "SparkSession",
+        spark: "SparkSession | Callable[[], SparkSession]",
         clock: Clock,
         read_only: bool = False,
         limits: LakeLimits | None = None,
@@ -79,8 +80,12 @@ class SparkStore(StoreVerbs[LakeWriter]):
         )
         super().__init__(self._access, clock, LakeMonths(self._access, clock))
         self._root = root
-        self.spark: Final = spark
         self.live: Final = NoLiveDays()
+
+    @property
+    def spark(self) -> "SparkSession":
+        """The session, which may start here."""
+        return self._access.spark
 
     def apply(self, batch: EventBatch) -> Applied:
         """Folds a batch in; see `ActivityStore.apply`."""

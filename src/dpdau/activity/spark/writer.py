@@ -102,7 +102,7 @@ class LakeWriter:
     Args:
         manifest: The writing side of the manifest.
         lake: The files.
-        spark: Who reads and writes them.
+        spark: Gives who reads and writes them.
         limits: When to fold.
         turn: Held while the manifest is used: others may add while `tend` folds.
     """
@@ -112,7 +112,7 @@ class LakeWriter:
         manifest: Manifest,
         *,
         lake: Lake,
-        spark: "SparkSession",
+        spark: Callable[[], "SparkSession"],
         limits: LakeLimits,
         turn: AbstractContextManager[object],
     ) -> None:
@@ -120,8 +120,13 @@ class LakeWriter:
         self._turn = turn
         self._limits = limits
         self._pruned_on: dt.date | None = None
+        self._spark = spark
         self.lake: Final = lake
-        self.spark: Final = spark
+
+    @property
+    def spark(self) -> "SparkSession":
+        """The session, which may start here."""
+        return self._spark()
 
     def state(self, also: Sequence[LakeFile] = ()) -> LakeState:
         """The newest state, with files of a change that is not committed."""

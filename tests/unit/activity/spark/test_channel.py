@@ -2,7 +2,7 @@
 
 import pytest
 
-from dpdau.activity.spark.channel import check_channel
+from dpdau.activity.spark.channel import check_channel, is_local
 from dpdau.errors import InvalidSettingError
 
 SAFE = {
@@ -38,6 +38,23 @@ def test_other_machines_need_each_option(master: str, off: str) -> None:
         check_channel(master, options.get)
 
     assert missing == {name for name in SAFE if f"{name}=true" in caught.value.message}
+
+
+@pytest.mark.parametrize(
+    ("master", "here"),
+    [
+        ("local[2]", True),
+        ("spark://localhost:7077,[::1]:7077", True),
+        ("spark://127.0.0.1", True),
+        ("spark://127.0.0.1:7077,10.0.0.7:7077", False),
+        ("spark://127.0.0.1.example:7077", False),
+        ("yarn", False),
+        ("k8s://https://127.0.0.1:6443", False),
+    ],
+)
+def test_a_spark_of_this_machine_is_told_by_its_master(master: str, here: bool) -> None:
+    """Only where every address is the loopback; what runs pods elsewhere is not here."""
+    assert here is is_local(master)
 
 
 def test_one_remote_master_of_several_is_enough_to_be_refused() -> None:

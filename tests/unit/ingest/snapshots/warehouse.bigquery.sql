@@ -94,7 +94,7 @@ WITH `t3` AS (
     `t2`.`platform`,
     ROW_NUMBER() OVER (
       PARTITION BY CAST(`t2`.`user_id` AS BYTES), CAST(`t2`.`event_id` AS BYTES)
-      ORDER BY `t2`.`seq` ASC, IF(CAST(`t2`.`op` AS BYTES) = CAST('+' AS BYTES), 0, 1) ASC, `t2`.`day` ASC, CAST(`t2`.`platform` AS BYTES) ASC
+      ORDER BY `t2`.`seq` ASC, IF(CAST(`t2`.`op` AS BYTES) = CAST('+' AS BYTES), 0, 1) ASC, IF(`t2`.`day` IS NULL, 1, 0) ASC, `t2`.`day` ASC, IF(`t2`.`platform` IS NULL, 1, 0) ASC, CAST(`t2`.`platform` AS BYTES) ASC
     ) - 1 AS `rank_of_id`
   FROM (
     SELECT

@@ -85,7 +85,7 @@ WITH "t3" AS (
     "t2"."platform" AS "platform",
     ROW_NUMBER() OVER (
       PARTITION BY "t2"."user_id", "t2"."event_id"
-      ORDER BY "t2"."seq" ASC, CASE WHEN "t2"."op" = '+' THEN 0 ELSE 1 END ASC, "t2"."day" ASC, "t2"."platform" ASC
+      ORDER BY "t2"."seq" ASC, CASE WHEN "t2"."op" = '+' THEN 0 ELSE 1 END ASC, CASE WHEN isNull("t2"."day") THEN 1 ELSE 0 END ASC, "t2"."day" ASC, CASE WHEN isNull("t2"."platform") THEN 1 ELSE 0 END ASC, "t2"."platform" ASC
       ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
     ) - 1 AS "rank_of_id"
   FROM (

@@ -93,7 +93,7 @@ WITH "t3" AS (
     "t2"."platform",
     ROW_NUMBER() OVER (
       PARTITION BY ENCODE("t2"."user_id"), ENCODE("t2"."event_id")
-      ORDER BY "t2"."seq" ASC, CASE WHEN ENCODE("t2"."op") = ENCODE('+') THEN 0 ELSE 1 END ASC, "t2"."day" ASC, ENCODE("t2"."platform") ASC
+      ORDER BY "t2"."seq" ASC, CASE WHEN ENCODE("t2"."op") = ENCODE('+') THEN 0 ELSE 1 END ASC, CASE WHEN "t2"."day" IS NULL THEN 1 ELSE 0 END ASC, "t2"."day" ASC, CASE WHEN "t2"."platform" IS NULL THEN 1 ELSE 0 END ASC, ENCODE("t2"."platform") ASC
       ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
     ) - 1 AS "rank_of_id"
   FROM (

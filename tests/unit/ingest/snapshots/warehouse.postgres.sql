@@ -94,7 +94,7 @@ WITH "t3" AS (
     "t2"."platform",
     ROW_NUMBER() OVER (
       PARTITION BY CONVERT_TO("t2"."user_id", 'UTF8'), CONVERT_TO("t2"."event_id", 'UTF8')
-      ORDER BY "t2"."seq" ASC, CASE WHEN CONVERT_TO("t2"."op", 'UTF8') = CONVERT_TO('+', 'UTF8') THEN 0 ELSE 1 END ASC, "t2"."day" ASC, CONVERT_TO("t2"."platform", 'UTF8') ASC
+      ORDER BY "t2"."seq" ASC, CASE WHEN CONVERT_TO("t2"."op", 'UTF8') = CONVERT_TO('+', 'UTF8') THEN 0 ELSE 1 END ASC, CASE WHEN "t2"."day" IS NULL THEN 1 ELSE 0 END ASC, "t2"."day" ASC, CASE WHEN "t2"."platform" IS NULL THEN 1 ELSE 0 END ASC, CONVERT_TO("t2"."platform", 'UTF8') ASC
       ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
     ) - 1 AS "rank_of_id"
   FROM (

@@ -103,7 +103,7 @@ WITH `t3` AS (
     `t2`.`platform`,
     ROW_NUMBER() OVER (
       PARTITION BY CAST(`t2`.`user_id` AS BINARY), CAST(`t2`.`event_id` AS BINARY)
-      ORDER BY `t2`.`seq` ASC NULLS LAST, IF(CAST(`t2`.`op` AS BINARY) = CAST('+' AS BINARY), 0, 1) ASC NULLS LAST, `t2`.`day` ASC NULLS LAST, CAST(`t2`.`platform` AS BINARY) ASC NULLS LAST
+      ORDER BY `t2`.`seq` ASC NULLS LAST, IF(CAST(`t2`.`op` AS BINARY) = CAST('+' AS BINARY), 0, 1) ASC NULLS LAST, IF(`t2`.`day` IS NULL, 1, 0) ASC NULLS LAST, `t2`.`day` ASC NULLS LAST, IF(`t2`.`platform` IS NULL, 1, 0) ASC NULLS LAST, CAST(`t2`.`platform` AS BINARY) ASC NULLS LAST
     ) - 1 AS `rank_of_id`
   FROM (
     SELECT

@@ -94,7 +94,7 @@ WITH "t3" AS (
     "t2"."platform",
     ROW_NUMBER() OVER (
       PARTITION BY TO_BINARY("t2"."user_id", 'UTF-8'), TO_BINARY("t2"."event_id", 'UTF-8')
-      ORDER BY "t2"."seq" ASC, IFF(TO_BINARY("t2"."op", 'UTF-8') = TO_BINARY('+', 'UTF-8'), 0, 1) ASC, "t2"."day" ASC, TO_BINARY("t2"."platform", 'UTF-8') ASC
+      ORDER BY "t2"."seq" ASC, IFF(TO_BINARY("t2"."op", 'UTF-8') = TO_BINARY('+', 'UTF-8'), 0, 1) ASC, IFF("t2"."day" IS NULL, 1, 0) ASC, "t2"."day" ASC, IFF("t2"."platform" IS NULL, 1, 0) ASC, TO_BINARY("t2"."platform", 'UTF-8') ASC
     ) - 1 AS "rank_of_id"
   FROM (
     SELECT
