@@ -160,6 +160,22 @@ class Broker:
         # Low numbers are left for notes that are no id.
         return (bits & _TOPIC_ID_BITS) | _TOPIC_ID_FLOOR if bits else None
 
+    def partition_count(self, *, timeout_seconds: float) -> int:
+        """How many partitions the topic has; it never has fewer later.
+
+        Raises:
+            BrokerUnavailableError: The broker does not answer, or has no such topic.
+        """
+        kafka = library()
+        admin = self._made(_admin_client(), dict(self.options), lambda _error: None)
+        try:
+            found = admin.list_topics(self.topic, timeout=timeout_seconds).topics[self.topic]
+        except kafka.KafkaException as error:
+            raise unreachable("say which partitions it has", error.args[0].name()) from None
+        if found.error is not None:
+            raise unreachable("say which partitions it has", found.error.name())
+        return len(found.partitions)
+
     def _made(
         self, client: Any, config: dict[str, Any], on_error: "Callable[[KafkaError], None]"
     ) -> Any:

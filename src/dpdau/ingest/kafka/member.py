@@ -109,7 +109,7 @@ class Member:
         self._own: list[int] = []
         self._next: dict[int, int] = {}
         self._durable: dict[int, int] = {}
-        self._unplaced: DpdauError | None = None
+        self._is_placed = True
         self._out_of_range: set[int] = set()
         self._ended: set[int] = set()
         self._held: list[Any] = []
@@ -171,9 +171,9 @@ class Member:
     def _turn(self) -> None:
         """Reads some messages and has them written, while those before them are."""
         self._health.require_taken()
-        unplaced, self._unplaced = self._unplaced, None
-        if unplaced is not None:
-            raise unplaced
+        if not self._is_placed:
+            self._stand_again()
+            self._health.answered()
         if self._out_of_range:
             self._find_gap(self._out_of_range.pop())
         messages = self._fetched()
@@ -325,13 +325,21 @@ class Member:
             self._idle(0.0)
         if is_paused:
             self._consumer.resume(self._consumer.assignment())
+        self._note_stored(pending)
+        self._tell_group(pending.batch)
+
+    def _note_stored(self, pending: _Pending) -> None:
+        """A batch is durable, or is not.
+
+        Raises:
+            DpdauError: What stood in the way; nothing of it is stored.
+        """
         report = pending.future.result()
         self._failures = 0
         places = {one: last + 1 for one, last in pending.batch.ends.items()}
         self._durable.update(places)
         self._claims.come_to(places)
         self._listener.stored(report)
-        self._tell_group(pending.batch)
 
     def _idle(self, seconds: float) -> None:
         """Stays a member of the group without taking more."""
@@ -346,11 +354,7 @@ class Member:
         ends = time.monotonic() + self._patience(error)
         while not self._stop.is_set() and time.monotonic() < ends:
             self._idle(FETCH_SECONDS)
-        if self._own and not self._stop.is_set():
-            try:
-                self._stand_again()
-            except _PASSING as another:
-                self._unplaced = another
+        self._is_placed = not self._own
 
     def _retry_later(self, error: BrokerUnavailableError) -> None:
         """Waits, longer each time, outside of the group."""
@@ -371,6 +375,7 @@ class Member:
         """
         self._consumer.assign(self._stand())
         self._consumer.resume(self._consumer.assignment())
+        self._is_placed = True
 
     def _tell_group(self, batch: Batch) -> None:
         """Tells the broker how far this is, for who watches the group; nothing here reads it."""
@@ -381,21 +386,25 @@ class Member:
             _LOG.debug("kafka_commit", reason=error.args[0].name())
 
     def _on_assign(self, _consumer: object, partitions: "Sequence[TopicPartition]") -> None:
-        """Partitions are this member's: it stands behind what is stored of them."""
+        """Partitions are this member's; the next turn stands behind what is stored of them.
+
+        A client that is asked or polled in one of its own callbacks loses the state that the next
+        callback of that call needs, and the process ends with it.
+        """
         self._own = [one.partition for one in partitions]
-        try:
-            places = self._stand()
-        except DpdauError as error:
-            # The library would go on from what the group was told, so nothing is taken from there.
-            self._unplaced = error
-            return
-        self._consumer.assign(places)
-        self._health.answered()
+        self._drop_read()
+        self._is_placed = False
+        # Otherwise the library goes on from what the group was told.
+        self._consumer.assign([])
 
     def _on_revoke(self, _consumer: object, _partitions: object) -> None:
         """No partition is this member's any more, when all that it had submitted is durable."""
-        self._forget()
-        self._own = []
+        self._drop_read()
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            with contextlib.suppress(*_PASSING):
+                self._note_stored(pending)
+        self._own, self._is_placed = [], True
         self._listener.gone(self._claims.drop(self))
 
     def _stand(self) -> "list[TopicPartition]":
@@ -425,6 +434,8 @@ class Member:
         self._drop_read()
         with contextlib.suppress(*_PASSING):
             self._settle()
+        # What came while it waited was read from the old place.
+        self._held = []
 
     def _drop_read(self) -> None:
         """Forgets what was read and not submitted."""

@@ -56,6 +56,8 @@ class Topic:
     def __init__(self, *script: Iterable[Told], first: int = 0, end: int = 0) -> None:
         self.script, self.first, self.end = list(script), first, end
         self.clients = 0
+        self.asked: list[bool] = []
+        self._is_calling = False
         self.assigned: list[int] = []
         self.offsets: dict[str, int] = {"feed": TOPIC_ID}
         self.ends: list[bool] = []
@@ -89,7 +91,9 @@ class Topic:
     def consume(self, *_limits: object) -> list[Told]:
         on_assign, self._on_assign = self._on_assign, None
         if on_assign is not None:
+            self._is_calling = True
             on_assign(self, [confluent_kafka.TopicPartition("t", 0)])
+            self._is_calling = False
             return []
         if not self.script:
             self.member.stop()
@@ -100,9 +104,11 @@ class Topic:
         self.assigned += [one.offset for one in places]
 
     def get_watermark_offsets(self, *_place: object, **_limits: object) -> tuple[int, int]:
+        self.asked.append(self._is_calling)
         return self.first, self.end
 
     def list_topics(self, *_names: object, **_limits: object) -> Any:
+        self.asked.append(self._is_calling)
         found = SimpleNamespace(error=None, partitions={0: None})
         return SimpleNamespace(topics={"t": found})
 
@@ -143,6 +149,15 @@ def test_the_end_does_not_move_while_messages_come() -> None:
 
     assert [False, False, True, True, True] == topic.ends
     assert 4 == topic.offsets["0"]
+
+
+def test_a_client_is_asked_nothing_in_its_own_callback() -> None:
+    """It would lose what its next callback needs, and end the process."""
+    topic = Topic([Told(0)], end=1)
+    topic.member.run()
+
+    assert [False, False] == topic.asked
+    assert 0 == topic.offsets["0"]
 
 
 def test_a_fatal_error_in_place_of_a_message_costs_the_client() -> None:
