@@ -5,6 +5,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ FIRST = dt.date(2001, 1, 1)
 RANGE = 4000
 WINDOWS = (1, 7, 30, 64)
 SEGMENTS = [Segment(name, value) for name, some in DIMENSION_VALUES.items() for value in some]
-MONTH, MONTH_FIRST, MONTH_DAYS = "2020-02", dt.date(2020, 2, 1), 5
+MONTH, MONTH_FIRST, MONTH_DAYS = "2020-02", dt.date(2020, 2, 1), 3
 GOLDEN = 0x9E3779B97F4A7C15
 
 
@@ -131,32 +132,52 @@ def check_streams(stores: "tuple[EmbeddedStore, SparkStore]") -> None:
         assert expected == lake.growth(end, window_days=30).tolist()
 
 
+def month_streams(seed: int) -> Iterator[list[LabeledEvent]]:
+    """The streams with users, ids and days of one month and what is before it, the same for all."""
+    before = STRIDE - 15 - MONTH_DAYS
+    for number, one in enumerate(streams(seed)):
+        start = day_number(FIRST) + number * STRIDE
+        yield [
+            (
+                replace(
+                    event,
+                    pseudonym=_in_month(event.pseudonym),
+                    day=day_number(MONTH_FIRST) - before + event.day - start,
+                    event_id=event.event_id and event.event_id + 10**6,
+                ),
+                labels,
+            )
+            for event, labels in one
+        ]
+
+
+def _in_month(pseudonym: int, key: int = 1) -> int:
+    """The name of a user of a stream in the month, under a key."""
+    return (pseudonym + key * 10**6 * GOLDEN) % 2**64
+
+
 def check_month(stores: "tuple[EmbeddedStore, SparkStore]") -> None:
-    """Whatever comes late, is taken back, erased or renamed, a month counts the same."""
-    source, users = random.Random(SEED), 300
-    names = [(10**6 + user) * GOLDEN % 2**64 for user in range(2 * users)]
-    older = dict(zip(names[users:], names[:users], strict=True))
+    """Every stream in one month: whatever is late, taken back, erased or renamed, it is the same.
+
+    From the second half on the users have names of a new key, with the old ones beside them.
+    """
+    some = list(month_streams(SEED))
+    names = [(number + 1) * GOLDEN % 2**64 for number in range(STREAMS * USERS)]
+    older = {_in_month(one, 2): _in_month(one) for one in names}
+    newer = {old: new for new, old in older.items()}
     for store in stores:
         store.open_month(MONTH, lookback_days=30, dimensions=tuple(DIMENSION_VALUES))
-    for number in range(MONTH_DAYS):
-        some = [
-            (
-                Event(
-                    names[users * (number > 2) + source.randrange(users)],
-                    source.choice([Op.ADD, Op.ADD, Op.REMOVE]),
-                    day_number(MONTH_FIRST) + source.randrange(-35, number + 1),
-                ),
-                {name: source.choice(values) for name, values in DIMENSION_VALUES.items()},
-            )
-            for _ in range(2 * users)
-        ]
-        # From the fourth day on under a new key, with the old one beside it.
-        alias = (lambda who: [older[who]]) if number > 2 else None
-        part = batch(some, alias=alias)
+    cut = np.linspace(0, EVENTS, MONTH_DAYS + 1).astype(int)
+    for number, (start, stop) in enumerate(itertools.pairwise(cut)):
+        is_new = number > MONTH_DAYS // 2
+        events = [event for one in some for event in one[start:stop]]
+        if is_new:
+            events = [(replace(one, pseudonym=newer[one.pseudonym]), of) for one, of in events]
+        part = batch(events, alias=(lambda who: [older[who]]) if is_new else None)
         assert stores[0].apply(part) == (
             adopted(stores[1], part) if number % 2 else stores[1].apply(part)
         )
-        gone = [*names[number:users:17], *names[users + number :: 17]]
+        gone = [_in_month(one, key) for one in names[number::170] for key in (1, 2)]
         day = MONTH_FIRST + dt.timedelta(days=number)
         for store in stores:
             store.freeze(MONTH, day)
@@ -218,7 +239,7 @@ def test_streams_count_the_same(spark_master: str, folder: Path) -> None:
 
 
 def test_months_count_the_same(spark_master: str, folder: Path) -> None:
-    """An open month counts the same on each of its days."""
+    """All streams in an open month, on each of its days, for each segment."""
     check_on(spark_master, folder, check_month)
 
 

@@ -10,15 +10,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 from components import Cluster, spark_local, spark_standalone
-from contracts.test_activity_engines import check_data, check_month, check_streams
+from contracts.test_activity_engines import (
+    check_data,
+    check_month,
+    check_streams,
+    month_streams,
+)
 from dpdau.activity.embedded import EmbeddedStore
 from dpdau.activity.spark.session import connect
 from dpdau.activity.spark.store import SparkStore
@@ -39,8 +44,8 @@ if TYPE_CHECKING:
 
 SEED = 20260325
 EVERYTHING = bool(os.environ.get("DPDAU_SOAK"))
-FILES = 32
-ROWS = 6_400
+FILES = 16
+ROWS = 3_200
 PATIENCE_SECONDS = 120
 OPTIONS = {
     "spark.sql.shuffle.partitions": "2",
@@ -52,6 +57,7 @@ OPTIONS = {
     "spark.sql.adaptive.enabled": "false",
     "spark.locality.wait": "0s",
 }
+BYTE_ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 RECIPE = Recipe((EpochKey(1, b"k" * 32),), dt.date.min, Rules(NOW.date()))
 pytestmark = [
     pytest.mark.slow,
@@ -79,18 +85,20 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 def both(
     master: str, folder: Path
 ) -> Iterator[tuple["SparkSession", tuple[EmbeddedStore, SparkStore]]]:
-    """A session, and an empty store of each kind."""
-    with session(master) as spark:
+    """A session, and an empty store of each kind; the lake has a name that is easily mistaken."""
+    with session(master, **{"spark.local.dir": str(folder / "spark")}) as spark:
         embedded = EmbeddedStore(folder / "embedded", clock=lambda: NOW)
-        lake = SparkStore(folder / "store", lake=folder / "lake", spark=spark, clock=lambda: NOW)
+        lake = SparkStore(
+            folder / "store", lake=folder / "my lake é", spark=spark, clock=lambda: NOW
+        )
         with closing(embedded), closing(lake):
             yield spark, (embedded, lake)
 
 
 @contextmanager
-def session(master: str) -> Iterator["SparkSession"]:
+def session(master: str, **more: str) -> Iterator["SparkSession"]:
     """A session, given back: a process has one at a time."""
-    spark = connect(master, options=OPTIONS)
+    spark = connect(master, options={**OPTIONS, **more})
     try:
         yield spark
     finally:
@@ -105,20 +113,26 @@ def local() -> Iterator[str]:
 
 
 def test_in_one_jvm_it_counts_as_the_embedded_store(local: str, folder: Path) -> None:
-    """Two real data sets, of which some is taken back and some users are erased: the same."""
+    """Two real data sets, and a month of all streams: the same, and no file of Spark shows them."""
     with both(local, folder) as (spark, stores):
-        check_real_data(spark, stores)
+        check_month(stores)
+        (folder / "events").mkdir()
+        _write(folder / "events" / "few", stream(SEED, FILES))
+        _adopted(spark, stores[1], folder / "events" / "few")
+        check_no_traces(folder / "spark")
         if EVERYTHING:
             check_streams(stores)
-            check_month(stores)
+    with both(local, folder / "real") as (spark, stores):
+        check_real_data(spark, stores)
 
 
 def test_on_two_workers_it_counts_as_the_embedded_store(cluster: Cluster, folder: Path) -> None:
-    """200 random streams, with what they take back and who is erased: the same numbers."""
+    """200 random streams, with what they take back and who is erased, and a month of them."""
     with both(cluster.url, folder) as (spark, stores):
         check_streams(stores)
-        if EVERYTHING:
-            check_month(stores)
+        check_month(stores)
+    if EVERYTHING:
+        with both(cluster.url, folder / "real") as (spark, stores):
             check_real_data(spark, stores)
 
 
@@ -161,26 +175,28 @@ def test_submitted_with_the_package_the_workers_need_nothing_else(
     assert recount(rows) == lake_counts(tmp_path / "data")
 
 
-def test_a_worker_that_dies_in_the_middle_changes_nothing(cluster: Cluster, tmp_path: Path) -> None:
-    """Its tasks are done again by the other one: the counts are the recount, nothing is doubled."""
-    rows = stream(SEED, ROWS)
-    _write(tmp_path / "events", rows)
+def test_workers_that_die_in_the_middle_change_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    """While events are read, then while the lake is written: nothing is lost, nothing doubled."""
+    rows = stream(SEED, 2 * ROWS)
+    lake = tmp_path / "lake"
     with session(cluster.url) as spark:
-        store = SparkStore(
-            tmp_path / "activity", lake=tmp_path / "lake", spark=spark, clock=lambda: NOW
-        )
+        store = SparkStore(tmp_path / "activity", lake=lake, spark=spark, clock=lambda: NOW)
         done: list[IngestReport] = []
-        work = threading.Thread(target=lambda: done.append(_adopted(spark, store, tmp_path)))
-        work.start()
-        before = _finished(spark, at_least=FILES // 4)
-        cluster.kill_worker(0)
-        was_busy = work.is_alive() and not done
-        work.join(PATIENCE_SECONDS)
+        for dying, is_due in enumerate((lambda: _is_reading(spark), lambda: _is_writing(lake))):
+            source = tmp_path / f"events-{dying}"
+            _write(source, rows[dying * ROWS : (dying + 1) * ROWS])
+            work = threading.Thread(target=lambda: done.append(_adopted(spark, store, source)))
+            work.start()
+            _until(is_due)
+            cluster.kill_worker(dying)
+            was_busy = work.is_alive() and len(done) == dying
+            cluster.add_worker()
+            work.join(PATIENCE_SECONDS)
+            assert was_busy
         found = store.counts(first=ENDS[0], last=ENDS[-1], window_days=WINDOWS).tolist()
         store.close()
 
-    assert was_busy and before < FILES
-    assert [(ROWS, ROWS, 0)] == [(one.received, one.accepted, one.duplicate) for one in done]
+    assert 2 * [(ROWS, ROWS, 0)] == [(one.received, one.accepted, one.duplicate) for one in done]
     assert recount(rows) == found
 
 
@@ -190,6 +206,18 @@ def check_real_data(spark: "SparkSession", stores: tuple[EmbeddedStore, SparkSto
     spark.conf.set("spark.sql.codegen.factoryMode", "FALLBACK")
     for read in (read_cdnow, read_nycflights):
         check_data(stores, read)
+
+
+def check_no_traces(folder: Path) -> None:
+    """Neither a pseudonym nor the key is in what Spark keeps on the disk until it ends."""
+    kept = b"".join(one.read_bytes() for one in folder.rglob("*") if one.is_file())
+    names = [event.pseudonym for some in month_streams(SEED) for event, _labels in some]
+
+    assert kept
+    assert RECIPE.keys[0].key not in kept
+    assert [] == [
+        one for one in names[::100] for order in BYTE_ORDERS if one.to_bytes(8, order) in kept
+    ]
 
 
 def _write(folder: Path, rows: list[dict[str, str]]) -> None:
@@ -203,18 +231,25 @@ def _write(folder: Path, rows: list[dict[str, str]]) -> None:
 
 def _adopted(spark: "SparkSession", store: SparkStore, folder: Path) -> IngestReport:
     """Has Spark read the files into the lake."""
-    with decoded_pieces(spark, pieces_of(folder / "events"), RECIPE) as decoded:
+    with decoded_pieces(spark, pieces_of(folder), RECIPE) as decoded:
         return decoded.adopt(store)
 
 
-def _finished(spark: "SparkSession", at_least: int) -> int:
-    """How many tasks of the job that is running are done, once they are that many."""
+def _is_reading(spark: "SparkSession") -> bool:
+    """Whether some tasks of the job that is running are done, and not all."""
     tracker = spark.sparkContext.statusTracker()
+    stages = (tracker.getStageInfo(one) for one in tracker.getActiveStageIds())
+    return any(one and FILES // 4 <= one.numCompletedTasks < one.numTasks for one in stages)
+
+
+def _is_writing(lake: Path) -> bool:
+    """Whether a task has begun a file of the lake, and the job is not done."""
+    return any(lake.glob("tmp/*/_temporary/0/_temporary/*/**/*.parquet"))
+
+
+def _until(is_due: Callable[[], bool]) -> None:
+    """Waits for a moment of a job that runs beside this thread."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
+    while not is_due():
         assert time.monotonic() < deadline, "the job does not come"
-        stages = (tracker.getStageInfo(one) for one in tracker.getActiveStageIds())
-        done = max((one.numCompletedTasks for one in stages if one), default=0)
-        if done >= at_least:
-            return done
-        time.sleep(0.01)
+        time.sleep(0.005)

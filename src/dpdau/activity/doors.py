@@ -1,6 +1,7 @@
 """The doors of a store with a manifest: who may write, who may look, what a failure is called."""
 
 import contextlib
+import secrets
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
@@ -8,17 +9,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
+from dpdau.activity.lake_table import LakeFolder
 from dpdau.activity.made import mark_made, was_made
 from dpdau.activity.manifest import Manifest
 from dpdau.activity.sealing import Sealer
 from dpdau.activity.writer_lock import WriterLock
-from dpdau.errors import InvalidPlanError, StoreCorruptError, StoreUnavailableError
+from dpdau.errors import (
+    InvalidPlanError,
+    InvalidSettingError,
+    StoreCorruptError,
+    StoreUnavailableError,
+)
 
 MANIFEST: Final = "manifest.sqlite"
 SECRET_BYTES_MAX: Final = 1 << 20
 """The longest secret of a month."""
 _FOLDER_MODE: Final = 0o700
 _BODY: Final = "body"
+_LAKE_BYTES: Final = 12
 
 Writer = TypeVar("Writer")
 """What changes the data of a store, beside its manifest."""
@@ -32,7 +40,7 @@ class Doors(ABC, Generic[Writer]):
         sealer: Seals what of the manifest is secret.
         read_only: Never write; the store must exist.
         lock_wait_seconds: How long a writer waits for another one.
-        lake: The id of the lake that holds the data, or None where the folder holds it.
+        lake: The lake that holds the data, or None where the folder holds it.
     """
 
     def __init__(
@@ -42,7 +50,7 @@ class Doors(ABC, Generic[Writer]):
         sealer: Sealer,
         read_only: bool,
         lock_wait_seconds: float,
-        lake: str | None = None,
+        lake: LakeFolder | None = None,
     ) -> None:
         self._root = root
         self._read_only = read_only
@@ -175,7 +183,7 @@ class Doors(ABC, Generic[Writer]):
         """
         manifest = Manifest(self._path, self._sealer, read_only=read_only)
         try:
-            manifest.lake.check(self._lake)
+            manifest.lake.check(None if self._lake is None else self._lake.id)
         except BaseException:
             manifest.close()
             raise
@@ -184,20 +192,56 @@ class Doors(ABC, Generic[Writer]):
     def _prepare(self) -> None:
         """Makes a missing store and deletes what a crash left, where nobody else is writing."""
         self._root.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-        missing = not Manifest.exists(self._path)
+        missing = not self._is_complete()
         if not self._writer_lock.take(self._lock_wait_seconds if missing else 0.0):
-            if missing and not Manifest.exists(self._path):
+            if missing and not self._is_complete():
                 raise self._busy()
             return
         try:
             if not Manifest.exists(self._path):
                 self._refuse_a_lost_manifest()
-                Manifest.create(self._path, self._sealer, lake=self._lake)
-            mark_made(self._root)
+                self._make_manifest()
+            elif self._lake is not None and not was_made(self._root):
+                self._claim(self._lake)
             with contextlib.closing(self._manifest(read_only=False)) as manifest:
+                mark_made(self._root)
                 self._recover(manifest)
         finally:
             self._release()
+
+    def _is_complete(self) -> bool:
+        """Whether the store is made, with a lake that is its own."""
+        return Manifest.exists(self._path) and (self._lake is None or was_made(self._root))
+
+    def _make_manifest(self) -> None:
+        """An empty manifest; then the lake is its own, or the manifest is not kept.
+
+        Raises:
+            InvalidSettingError: The lake is another one's.
+        """
+        if self._lake is None:
+            Manifest.create(self._path, self._sealer)
+            return
+        lake = secrets.token_hex(_LAKE_BYTES)
+        if self._lake.id:
+            raise _others_lake()
+        # The manifest comes first: a lake that is taken has one, wherever a crash comes.
+        Manifest.create(self._path, self._sealer, lake=lake)
+        self._claim(self._lake)
+
+    def _claim(self, lake: LakeFolder) -> None:
+        """Takes a lake for the manifest that is there.
+
+        Raises:
+            InvalidSettingError: It is another one's.
+        """
+        manifest = Manifest(self._path, self._sealer, read_only=True)
+        with contextlib.closing(manifest):
+            own = manifest.lake.id
+        if own is not None:
+            lake.claim(own)
+            if lake.id != own:
+                raise _others_lake()
 
     def _refuse_a_lost_manifest(self) -> None:
         """An empty manifest beside what a store left would make everything in it an orphan."""
@@ -212,9 +256,17 @@ class Doors(ABC, Generic[Writer]):
         if self._writer is None:
             if not self._writer_lock.take(self._lock_wait_seconds):
                 raise self._busy()
-            manifest = self._manifest(read_only=False)
+            try:
+                manifest = self._manifest(read_only=False)
+                try:
+                    self._recover(manifest)
+                except BaseException:
+                    manifest.close()
+                    raise
+            except BaseException:
+                self._writer_lock.release()
+                raise
             self._writer = (manifest, self._make_writer(manifest))
-            self._recover(manifest)
         return self._writer
 
     def _release(self) -> None:
@@ -234,6 +286,15 @@ class Doors(ABC, Generic[Writer]):
         """Refuses work after `close`."""
         if self._closed:
             raise StoreUnavailableError("Expected an open store, found it closed.")
+
+
+def _others_lake() -> InvalidSettingError:
+    """The error for a lake that is another manifest's."""
+    return InvalidSettingError(
+        "Expected a LAKE_DIR that is this DATA_DIR's own, found that of another DATA_DIR; nothing"
+        " was changed. Choose another folder.",
+        setting="LAKE_DIR",
+    )
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import dataclasses
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from dpdau.errors import InvalidSettingError
 
@@ -16,6 +16,17 @@ CREATE TABLE lake_files (
     group_min INTEGER NOT NULL, group_max INTEGER NOT NULL, day_min INTEGER, day_max INTEGER
 ) STRICT
 """
+
+
+class LakeFolder(Protocol):
+    """Where the data of a manifest lies, if not beside it."""
+
+    @property
+    def id(self) -> str:
+        """The id of the manifest whose lake it is; empty where it is nobody's yet."""
+
+    def claim(self, lake: str) -> None:
+        """Makes it the lake of the manifest with an id, unless it is another one's already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +80,12 @@ class LakeTable:
             self._db.execute(_SCHEMA)
             self._db.execute("INSERT INTO meta VALUES (?, ?)", (_LAKE, lake.encode()))
 
+    @property
+    def id(self) -> str | None:
+        """The id under which a lake is this manifest's, or None where it has none."""
+        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (_LAKE,)).fetchone()
+        return None if row is None else bytes(row[0]).decode()
+
     def check(self, lake: str | None) -> None:
         """Refuses a manifest whose data is not where it is looked for.
 
@@ -76,8 +93,7 @@ class LakeTable:
             InvalidSettingError: It is in another lake, or in one and not in the folder, or the
                 other way round.
         """
-        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (_LAKE,)).fetchone()
-        found = None if row is None else bytes(row[0]).decode()
+        found = self.id
         if found != lake:
             places = ("its own folder", "the lake that it was made with", "another lake")
             where = places[0] if found is None else places[1] if lake is None else places[2]

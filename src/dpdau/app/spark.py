@@ -4,6 +4,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from dpdau.activity.spark.lake import uri_of
 from dpdau.activity.spark.session import check_form, connect, errors
 from dpdau.activity.spark.store import SparkStore
 from dpdau.datadir import DataDir
@@ -124,6 +125,8 @@ def _check(settings: Settings, store_key: bytes | None) -> None:
             " `dpdau init --encrypt`. Start a new one, and keep LAKE_DIR on an encrypted disk.",
             setting=_MASTER,
         )
+    for one in (settings.lake_dir, settings.DATA_DIR):
+        uri_of(one.resolve())
     if settings.LIVE_EPSILON is not None:
         raise InvalidSettingError(
             f"Expected LIVE_EPSILON unset with {_MASTER}, found it set: a lake keeps no live day.",

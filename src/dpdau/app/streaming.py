@@ -1,7 +1,9 @@
 """Events from Kafka into a lake, exactly once, read by Spark itself."""
 
+import secrets
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dpdau.app.consuming import Standing, broker_of, coarse
@@ -19,10 +21,13 @@ if TYPE_CHECKING:
 
     from dpdau.app.product import App
     from dpdau.ingest.spark.adopting import Decoded
+    from dpdau.settings import Settings
 
-__all__ = ["Streaming"]
+__all__ = ["Streaming", "check_process"]
 
 TOPIC_SECONDS: Final = 15.0
+_ID: Final = "dpdau.id"
+_ID_BITS: Final = 62
 
 
 class Streaming:
@@ -34,8 +39,9 @@ class Streaming:
         accept_gap: Passes over messages that were deleted before they were read; else it ends.
 
     Guarantee: activity and offsets are one commit, and what is at or before a stored offset is not
-    taken again: each message is applied once, whatever dies when, and whatever becomes of Spark's
-    checkpoint. One that is ahead of the store, as after a restore, is refused.
+    taken again, whoever stored it: each message is applied once, whatever dies when, and whatever
+    becomes of Spark's checkpoint. One that the store has not come as far as, or never saw, as after
+    a restore, is refused.
 
     Raises:
         InvalidSettingError: As `broker_of`; or the store is no lake, or its Spark is another
@@ -44,13 +50,7 @@ class Streaming:
 
     def __init__(self, app: "App", *, until_end: bool = False, accept_gap: bool = False) -> None:
         settings = app.settings
-        if (settings.SPARK_MASTER or "").startswith("sc://"):
-            raise InvalidSettingError(
-                "Expected a SPARK_MASTER other than sc://…, whose batches would be taken by the"
-                " server: the ledger of what was taken is here. Use local[N], spark://, yarn or"
-                " k8s://, or consume with SPARK_MASTER unset.",
-                setting="SPARK_MASTER",
-            )
+        check_process(settings)
         self._app = app
         self._broker = broker_of(settings)
         self._adoption = Adoption(app)
@@ -67,6 +67,7 @@ class Streaming:
         self._report = IngestReport()
         self._lag = 0
         self._partitions = 0
+        self._checkpoint = 0
         self._stream: Stream | None = None
 
     def start(self) -> None:
@@ -82,11 +83,13 @@ class Streaming:
         if topic_id is not None:
             self._claims.require_topic(topic_id)
         folder = DataDir(self._app.settings.DATA_DIR).streams
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        checkpoint = folder / self._app.keys.source_name(self._feed)
+        checkpoint.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._checkpoint = _id_of(checkpoint)
         self._stream = Stream(
             self._adoption.lake.spark,
             self._broker,
-            checkpoint=folder / self._app.keys.source_name(self._feed),
+            checkpoint=checkpoint,
             take=self._take,
             until_end=self._until_end,
             accept_gap=self._accept_gap,
@@ -116,30 +119,29 @@ class Streaming:
 
     def _take(self, batch: "DataFrame", number: int) -> None:
         """Takes one batch of Spark, the dead letters of it first."""
-        offset, noted = self._app.intake.offset, self._number("batch")
-        if number > (-1 if (last := offset(noted)) is None else last) + 1:
+        offset, (of, noted) = self._app.intake.offset, map(self._number, ("checkpoint", "batch"))
+        last = offset(noted) if offset(of) == self._checkpoint else None
+        if number > (-1 if last is None else last) + 1:
             raise StoreCorruptError(
                 "Expected a checkpoint of Spark that the store has come as far as, found one that"
                 " is ahead, as after a restore: messages would be missed. Remove the folder"
                 f" {DataDir(self._app.settings.DATA_DIR).streams}; what is stored is passed over."
             )
-        known = range(offset(self._number("partitions")) or 0)
-        stored = {one: offset(self._source(one)) for one in known}
+        # Others may have stored what this query has not seen, as `dpdau serve --consume`.
+        partitions = self._broker.partition_count(timeout_seconds=TOPIC_SECONDS)
+        stored = {one: offset(self._source(one)) for one in range(partitions)}
         after = {one: last for one, last in stored.items() if last is not None}
 
         def offsets(found: "Decoded") -> dict[str, int]:
-            ends, oldest_ms = found.tally.ends, found.tally.oldest_ms
+            oldest_ms = found.tally.oldest_ms
             if oldest_ms is not None:
                 now = self._app.calendar.clock().timestamp()
                 with self._lock:
                     self._lag = coarse(max(0.0, now - oldest_ms / 1000))
-                    self._partitions = max([len(known), *(one + 1 for one in ends)])
+                    self._partitions = partitions
             send_dead_letters(batch, found, self._broker)
-            return {
-                **{self._source(one): last for one, last in ends.items()},
-                self._number("partitions"): max([len(known), *(one + 1 for one in ends)]),
-                noted: number,
-            }
+            ends = {self._source(one): last for one, last in found.tally.ends.items()}
+            return {**ends, of: self._checkpoint, noted: number}
 
         report = self._adoption(
             lambda recipe: decoded_messages(batch, recipe, after=after),
@@ -156,3 +158,28 @@ class Streaming:
     def _number(self, what: str) -> str:
         """The name under which a number of this topic is stored."""
         return self._app.keys.source_name(f"{self._feed} stream {what}")
+
+
+def check_process(settings: "Settings") -> None:
+    """Refuses a Spark whose batches another process would take.
+
+    Raises:
+        InvalidSettingError: It is one.
+    """
+    if (settings.SPARK_MASTER or "").startswith("sc://"):
+        raise InvalidSettingError(
+            "Expected a SPARK_MASTER other than sc://…, whose batches would be taken by the"
+            " server: the ledger of what was taken is here. Use local[N], spark://, yarn or"
+            " k8s://, or consume with SPARK_MASTER unset.",
+            setting="SPARK_MASTER",
+        )
+
+
+def _id_of(checkpoint: Path) -> int:
+    """Which checkpoint a folder holds; one that is removed and made again is another one."""
+    path = checkpoint / _ID
+    if not path.exists():
+        draft = checkpoint / f"{_ID}.draft"
+        draft.write_text(str(secrets.randbits(_ID_BITS)))
+        draft.replace(path)
+    return int(path.read_text())

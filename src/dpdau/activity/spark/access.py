@@ -45,7 +45,7 @@ class LakeAccess(Doors[LakeWriter]):
             sealer=Sealer(None),
             read_only=read_only,
             lock_wait_seconds=limits.lock_wait_seconds,
-            lake=self.lake.id,
+            lake=self.lake,
         )
 
     @property

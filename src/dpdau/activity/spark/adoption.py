@@ -12,10 +12,11 @@ from dpdau.activity.labels import DIMENSIONS_MAX
 from dpdau.activity.manifest import Manifest
 from dpdau.activity.seen import week_of
 from dpdau.activity.spark import frames
-from dpdau.activity.spark.lake import DAYS, LABELS, SEEN, TRUTH
+from dpdau.activity.spark.lake import DAYS, LABELS, SEEN, TRUTH, staged, uri_of
 from dpdau.activity.spark.renaming import rename
 from dpdau.activity.spark.state import LakeState
 from dpdau.activity.spark.writer import LakeChange, LakeWriter
+from dpdau.activity.spark.writing import written
 from dpdau.activity.store import Applied
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Adoption(Notes):
             facts = staged.agg(
                 sql.min("day").alias("first"),
                 sql.max("day").alias("last"),
+                sql.count("*").alias("rows"),
                 sql.count_distinct("event").alias("events"),
                 sql.bool_or(sql.col("event_id") != 0).alias("has_ids"),
             ).toArrow()
@@ -94,7 +96,8 @@ class Adoption(Notes):
             fresh = self._stage(stages, self._fresh(staged)) if fact["has_ids"] else staged
             kept, late = self._tally(fresh, fact["first"], fact["last"])
             if aliases:
-                rename(self._writer, self._change, _names(fresh, len(aliases)))
+                names = _names(fresh, len(aliases))
+                rename(self._writer, self._change, names, at_most=fact["rows"] * len(aliases))
             self._write(fresh, list(dimensions), has_ids=fact["has_ids"])
             return Applied(accepted=kept - late, duplicate=fact["events"] - kept, late=late)
 
@@ -106,11 +109,10 @@ class Adoption(Notes):
         typed = rows.selectExpr(
             *(f"CAST(`{name}` AS {one}) AS `{name}`" for name, one in columns.items())
         )
-        typed.write.parquet(stage.as_uri())
         schema = ", ".join(f"`{name}` {one}" for name, one in columns.items())
-        if not any(stage.glob("*.parquet")):
+        if not staged(stage, rows=written(typed, stage)):
             return self._writer.spark.createDataFrame([], schema)
-        return self._writer.spark.read.schema(schema).parquet(stage.as_uri())
+        return self._writer.spark.read.schema(schema).parquet(uri_of(stage))
 
     def _fresh(self, staged: "DataFrame") -> "DataFrame":
         """The rows of events whose id was not seen, here or earlier."""

@@ -73,10 +73,9 @@ class LakeArrivals(Arrivals):
         known = set(self._ids)
         state = self._writer.state()
         for start in range(0, len(ids) if state.of(SEEN) else 0, _LOOKUP_KEYS_MAX):
-            some = pa.table({"key": ids[start : start + _LOOKUP_KEYS_MAX].view(np.int64)})
-            asked = self._writer.spark.createDataFrame(some)
-            found = asked.join(state.rows(SEEN).select("key"), "key", "left_semi")
-            keys = state.run(found.toArrow)["key"].to_numpy().astype(np.int64)
+            found = state.rows_of(SEEN, ids[start : start + _LOOKUP_KEYS_MAX])
+            keys = state.run(found.select("key").distinct().toArrow)["key"].to_numpy()
+            keys = keys.astype(np.int64)
             known.update(keys.view(np.uint64).tolist())
         return np.isin(event_id, np.array(sorted(known), dtype=np.uint64))
 
@@ -98,7 +97,7 @@ class LakeArrivals(Arrivals):
             }
             if is_moving.any():
                 asked = self._writer.spark.createDataFrame(pa.table(names))
-                rename(self._writer, self._change, asked)
+                rename(self._writer, self._change, asked, at_most=len(names["old"]))
 
     def _write(self, kind: TableKind, rows: dict[str, NDArray[Any]], seq: int) -> None:
         """Writes rows of one commit."""

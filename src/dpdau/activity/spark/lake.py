@@ -2,7 +2,7 @@
 
 ```text
 lake/
-├── lake.made         the id of the lake, which its manifest knows
+├── lake.made         the id of the one manifest whose lake it is
 ├── tmp/              what is being written; nothing here counts
 ├── days/*.parquet    who was active, and who is no more, commit by commit
 ├── labels/*.parquet  segment labels, and the labels that open months keep
@@ -15,6 +15,7 @@ Which of the files count is in the manifest alone. A file is never changed: it i
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dpdau.activity.lake_table import LakeFile
-from dpdau.errors import StoreUnavailableError
+from dpdau.errors import InvalidSettingError, StoreCorruptError, StoreUnavailableError
 
 _FOLDER_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
@@ -34,6 +35,9 @@ _MADE: Final = "lake.made"
 _TMP: Final = "tmp"
 _NAME_BYTES: Final = 12
 _SUFFIX: Final = ".parquet"
+_ID: Final = re.compile(r"[0-9a-f]{24}")
+_SIGNS: Final = "%[]{}*?\\#"
+"""What Hadoop or Sail take for something else in the name of a file."""
 UNSPLIT: Final = -1
 """The part of a file with keys of several parts."""
 PART_BITS: Final = 4
@@ -87,11 +91,13 @@ class Lake:
         read_only: Never write; the lake must exist.
 
     Raises:
+        InvalidSettingError: Spark would take its name for another one.
         StoreUnavailableError: It cannot be opened, or there is none.
     """
 
     def __init__(self, folder: Path, *, read_only: bool) -> None:
         self.folder: Final = folder.resolve()
+        uri_of(self.folder)
         try:
             if not read_only:
                 for one in (
@@ -100,8 +106,7 @@ class Lake:
                     self.folder / _TMP,
                 ):
                     one.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-                self._make()
-            self.id: Final = (self.folder / _MADE).read_text()
+            self.names()
         except OSError as error:
             raise StoreUnavailableError(
                 f"Expected a lake in {folder}, found: {error.strerror}."
@@ -109,7 +114,41 @@ class Lake:
 
     def uri(self, file: LakeFile) -> str:
         """Where Spark finds a file."""
-        return (self.folder / file.name).as_uri()
+        return uri_of(self.folder / file.name)
+
+    @property
+    def id(self) -> str:
+        """The id of the manifest whose lake it is; empty where it is nobody's yet.
+
+        Raises:
+            StoreCorruptError: It is no id.
+        """
+        try:
+            found = (self.folder / _MADE).read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+        if not _ID.fullmatch(found):
+            raise StoreCorruptError(
+                f"Expected the id of a lake in {self.folder / _MADE}, found something else."
+                " Restore it from a backup; nothing was changed.",
+                file=_MADE,
+            )
+        return found
+
+    def claim(self, lake: str) -> None:
+        """Makes it the lake of the manifest with an id, unless it is another one's already."""
+        made, draft = self.folder / _MADE, self.folder / _TMP / secrets.token_hex(_NAME_BYTES)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
+        try:
+            os.write(descriptor, lake.encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        # Of two that come at once one is first, and nobody ever sees a half of an id.
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, made)
+        draft.unlink()
+        _sync(self.folder)
 
     def names(self) -> set[str]:
         """The names of all files, whether they count or not."""
@@ -138,18 +177,18 @@ class Lake:
             stage.mkdir(mode=_FOLDER_MODE)
             rows = table.cast(kind.arrow_schema)
             pq.write_table(rows, stage / f"0{_SUFFIX}", compression="zstd")
-            return self.take(kind, stage)
+            return self.take(kind, stage, rows=table.num_rows)
 
-    def take(self, kind: TableKind, stage: Path) -> list[LakeFile]:
+    def take(self, kind: TableKind, stage: Path, *, rows: int) -> list[LakeFile]:
         """Moves the files of a finished stage to their place, durably; none without a row.
 
         The rows of each file belong to one commit.
+
+        Raises:
+            StoreUnavailableError: They are not the rows that were written; nothing was moved.
         """
         taken = []
-        for path in sorted(stage.rglob(f"*{_SUFFIX}")):
-            metadata = pq.read_metadata(path)
-            if not metadata.num_rows:
-                continue
+        for path, metadata in staged(stage, rows=rows):
             name = f"{kind.kind}/{secrets.token_hex(_NAME_BYTES)}{_SUFFIX}"
             file = _described(name, kind, metadata, path.stat().st_size)
             path.chmod(_FILE_MODE)
@@ -166,10 +205,19 @@ class Lake:
             (self.folder / name).unlink(missing_ok=True)
 
     def sync(self) -> None:
-        """Makes durable that the files that were deleted are gone, and what was being written."""
+        """Makes durable that the files that were deleted are gone, and what was being written.
+
+        Raises:
+            StoreUnavailableError: Something of it cannot be deleted; retry.
+        """
         stages = self.folder / _TMP
-        for stage in stages.iterdir():
-            shutil.rmtree(stage, ignore_errors=True)
+        try:
+            for stage in stages.iterdir():
+                shutil.rmtree(stage) if stage.is_dir() else stage.unlink()
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"Expected to delete what a job left in {stages}, found: {error.strerror}; retry."
+            ) from None
         for folder in (stages, *(self.folder / one.kind for one in KINDS)):
             _sync(folder)
 
@@ -185,17 +233,54 @@ class Lake:
         paths = [self.folder / one for one in self.names()]
         return sum(size for path in paths if (size := _size(path)) is not None)
 
-    def _make(self) -> None:
-        """Gives a lake its id, once."""
-        made = self.folder / _MADE
-        with contextlib.suppress(FileExistsError):
-            descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
-            try:
-                os.write(descriptor, secrets.token_hex(_NAME_BYTES).encode())
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            _sync(self.folder)
+
+def uri_of(path: Path) -> str:
+    """What a file or folder is called to Spark.
+
+    Hadoop takes `%20` in it as it stands, so nothing is written that way.
+
+    Raises:
+        InvalidSettingError: A sign in it means something to Spark.
+    """
+    if set(_SIGNS) & set(str(path)):
+        raise InvalidSettingError(
+            f"Expected a LAKE_DIR and a DATA_DIR without any of {' '.join(_SIGNS)}, which mean"
+            f" something to Spark, found {path}.",
+            setting="LAKE_DIR",
+        )
+    return f"file://{path}"
+
+
+def staged(stage: Path, *, rows: int) -> list[tuple[Path, pq.FileMetaData]]:
+    """The files with rows of a stage that is finished, as they are seen here.
+
+    Args:
+        stage: The folder.
+        rows: How many were written, by whoever wrote them.
+
+    Raises:
+        StoreUnavailableError: Others are there: whoever wrote them does not share the folder, or a
+            file is damaged.
+    """
+    found: list[tuple[Path, pq.FileMetaData]] = []
+    why = ""
+    try:
+        paths = [one for one in sorted(stage.rglob(f"*{_SUFFIX}")) if not _is_draft(one, stage)]
+        found = [(one, pq.read_metadata(one)) for one in paths]
+    except (pa.ArrowException, OSError) as error:
+        why = f"the error {type(error).__name__}"
+    there = sum(metadata.num_rows for _, metadata in found)
+    if why or there != rows:
+        raise StoreUnavailableError(
+            f"Expected to see in {stage.parent} what Spark wrote there, found"
+            f" {why or 'other rows'}. Every executor has to share LAKE_DIR with this machine."
+        )
+    return [(path, metadata) for path, metadata in found if metadata.num_rows]
+
+
+def _is_draft(path: Path, stage: Path) -> bool:
+    """Whether a file is of an attempt, which may even go on."""
+    return any(part.startswith(("_", ".")) for part in path.relative_to(stage).parts)
 
 
 def part_of(key: int) -> int:

@@ -1,16 +1,23 @@
 """One state of the lake: which of its files are read, and that a job has read all of them."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from dpdau.activity.held import PlanMonth
 from dpdau.activity.lake_table import LakeFile
-from dpdau.activity.spark.lake import Lake, TableKind
+from dpdau.activity.spark.lake import UNSPLIT, Lake, TableKind, part_of
 from dpdau.activity.spark.session import errors, word_of
 from dpdau.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+LITERALS_MAX: Final = 1024
+"""So many keys are named in a query, where the bounds of files leave most of them unread."""
 
 _Answer = TypeVar("_Answer")
 
@@ -64,6 +71,17 @@ class LakeState:
             rows = rows.filter(sql.col("day").between(days.start, days.stop - 1))
         return rows
 
+    def rows_of(self, kind: TableKind, keys: NDArray[np.uint64]) -> "DataFrame":
+        """The rows of a kind that have one of some keys."""
+        from pyspark.sql import functions as sql
+
+        rows = self.of_files(kind, [one for one in self.of(kind) if may_have(one, keys)])
+        signed = keys.view(np.int64)
+        if len(keys) <= LITERALS_MAX:
+            return rows.filter(sql.col("key").isin(signed.tolist()))
+        known = self._spark.createDataFrame(pa.table({"key": signed}))
+        return rows.join(known, "key", "left_semi")
+
     def of_files(self, kind: TableKind, files: Sequence[LakeFile]) -> "DataFrame":
         """The rows of some files of a kind."""
         if not files:
@@ -90,3 +108,8 @@ class LakeState:
                 f"Expected Spark to read the lake, found the error {failed}; retry."
             )
         return answer  # type: ignore[return-value]
+
+
+def may_have(file: LakeFile, keys: NDArray[np.uint64]) -> bool:
+    """Whether a file may hold a row of one of some keys."""
+    return file.part == UNSPLIT or file.part in {part_of(one) for one in keys.tolist()}

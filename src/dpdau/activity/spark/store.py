@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from dpdau.activity.labels import DIMENSIONS_MAX, month_index
 from dpdau.activity.residue import Findings
 from dpdau.activity.spark import frames, residue
 from dpdau.activity.spark.access import LakeAccess
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 _PATIENCE: Final = 2
 """How many times its limits what waits may reach before a commit folds it itself."""
+_WINDOW_MONTHS: Final = 3
+"""So many months before that of its last day, the longest window begins at the earliest."""
 _TRUE: Final = range(TRUTH, TRUTH + 1)
 
 
@@ -182,7 +185,9 @@ class SparkStore(StoreVerbs[LakeWriter]):
             touched = range(start - max(window_days) + 1, start + days)
             pairs = frames.standing(state.rows(DAYS, groups=_TRUE, days=touched))
             if code is not None:
-                pairs = frames.labeled(pairs, state.rows(LABELS), code)
+                months = range(month_index(first) - _WINDOW_MONTHS, month_index(last) + 1)
+                groups = range(months.start * DIMENSIONS_MAX, months.stop * DIMENSIONS_MAX)
+                pairs = frames.labeled(pairs, state.rows(LABELS, groups=groups), code)
             table = frames.gaps(pairs).toArrow()
             return frames.window_counts(table, first=start, days=days, window_days=window_days)
 

@@ -33,7 +33,8 @@ from dpdau.activity.spark.lake import (
     Lake,
     TableKind,
 )
-from dpdau.activity.spark.state import LakeState
+from dpdau.activity.spark.state import LITERALS_MAX, LakeState, may_have
+from dpdau.activity.spark.writing import written
 from dpdau.domain import day_date, day_number
 from dpdau.errors import StoreUnavailableError
 
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 
 _GROWTH: Final = 2
 """A fold takes an older commit along when it is at most this many times what is folded so far."""
-_LITERALS_MAX: Final = 1024
-"""So many keys are named in a query, where the bounds of files leave most of them unread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +180,9 @@ class LakeWriter:
             rows: What to compute and to write.
             state: What they are read from.
             is_split: Whether each part gets files of its own.
+
+        Raises:
+            StoreUnavailableError: Spark gave up, or what it wrote is not seen here.
         """
         from pyspark.sql import functions as sql
 
@@ -193,9 +195,8 @@ class LakeWriter:
         if is_split:
             placed = placed.repartition(*by).sortWithinPartitions(*by, "key")
         with self.lake.staging() as stage:
-            out = placed.write.partitionBy(*by).option("compression", "zstd")
-            state.run(lambda: out.parquet(stage.as_uri()))
-            files = self.lake.take(kind, stage)
+            count = state.run(lambda: written(placed, stage, by=tuple(by)))
+            files = self.lake.take(kind, stage, rows=count)
         change.files += files
         return files
 
@@ -210,11 +211,13 @@ class LakeWriter:
             When it returns, no file of the lake and no page of the manifest holds one of them, but
             for the graves in the open months.
         """
+        from pyspark.sql import functions as sql
+
         stale = self._keys(keys)
         with self.changing() as change:
             state = self.state()
-            truth = state.rows(DAYS, groups=range(TRUTH, TRUTH + 1))
-            days = frames.standing(stale.gone(truth)).select("day").distinct()
+            truth = state.rows_of(DAYS, keys).filter(sql.col("group") == TRUTH)
+            days = frames.standing(truth).select("day").distinct()
             touched = state.run(days.count)
             for kind in (DAYS, LABELS):
                 self._take_out(change, state, kind, stale)
@@ -294,15 +297,19 @@ class LakeWriter:
     def recover(self) -> None:
         """What a new writer does first: ends what a crash cut short."""
         self.lake.remove(self.lake.names() - self._manifest.lake.names())
-        if self._manifest.receipts.outstanding():
-            with contextlib.suppress(StoreUnavailableError):
+        # What cannot be deleted now is told where an erasure rests on it.
+        with contextlib.suppress(StoreUnavailableError):
+            if self._manifest.receipts.outstanding():
                 self.clear()
+            else:
+                self.lake.sync()
 
     def clear(self) -> None:
         """Removes every byte of rows that were replaced.
 
         Raises:
-            StoreUnavailableError: A reader kept the write-ahead log from being emptied; retry.
+            StoreUnavailableError: A reader kept the write-ahead log from being emptied, or what a
+                job left cannot be deleted; retry.
         """
         self.lake.remove(self.lake.names() - self._manifest.lake.names())
         # A power cut must not bring a file back behind a receipt that says that it is gone.
@@ -370,13 +377,17 @@ class LakeWriter:
         """The rows of some keys."""
         from pyspark.sql import functions as sql
 
+        def may(file: LakeFile) -> bool:
+            return may_have(file, keys)
+
         signed = keys.view(np.int64)
-        if len(keys) <= _LITERALS_MAX:
-            return _stale(sql.col("key").isin(signed.tolist()), lambda _file: True)
+        if len(keys) <= LITERALS_MAX:
+            return _stale(sql.col("key").isin(signed.tolist()), may)
         known = self.spark.createDataFrame(pa.table({"key": signed}))
         return Stale(
             lambda rows: rows.join(known, "key", "left_semi"),
             lambda rows: rows.join(known, "key", "left_anti"),
+            may,
         )
 
     def _discard(self, change: LakeChange) -> None:

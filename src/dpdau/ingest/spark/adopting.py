@@ -15,7 +15,7 @@ from dpdau.activity.store import Applied
 from dpdau.errors import StoreUnavailableError, TopicMismatchError, error_class
 from dpdau.ingest.batch import IngestReport
 from dpdau.ingest.spark.messages import rows_of_messages
-from dpdau.ingest.spark.pieces import Piece, rows_of_pieces
+from dpdau.ingest.spark.pieces import Piece, rows_of_pieces, table_of
 from dpdau.ingest.spark.recipe import NOTE, POISON, Recipe, Tally, alias_column, label_column
 
 if TYPE_CHECKING:
@@ -96,8 +96,13 @@ def decoded_pieces(
         DpdauError: What stood in the way in a file.
         StoreUnavailableError: Spark could not do it; retry.
     """
+    from pyspark.sql import functions as sql
+
     numbers = spark.range(0, len(pieces), 1, len(pieces))
-    with _decoded(numbers, partial(rows_of_pieces, recipe, tuple(pieces)), recipe) as found:
+    # Pieces travel as rows and not within the work, which has the keys: work of more than a
+    # megabyte goes to the executors by way of a file that is not encrypted.
+    told = sql.broadcast(spark.createDataFrame(table_of(pieces)))
+    with _decoded(numbers.join(told, "id"), partial(rows_of_pieces, recipe), recipe) as found:
         yield found
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -14,8 +15,9 @@ from dpdau.ingest.files import FileFormat, cuts, read
 from dpdau.ingest.sources import Place
 from dpdau.ingest.spark.recipe import Recipe, Tally, ended
 
-__all__ = ["Piece", "pieces_of", "rows_of_pieces"]
+__all__ = ["Piece", "pieces_of", "rows_of_pieces", "table_of"]
 
+_COLUMNS: Final = ("id", "piece")
 PIECES_MAX: Final = 1 << 20
 _PLACES: Final = 40
 """Bits for the places of the events of one piece; those before them number the piece."""
@@ -59,8 +61,14 @@ def pieces_of(source: Path, file_format: FileFormat | None = None) -> list[Piece
     return pieces
 
 
+def table_of(pieces: Sequence[Piece]) -> pa.Table:
+    """Pieces as rows, each with its number."""
+    told = [msgspec.json.encode(one).decode() for one in pieces]
+    return pa.table({"id": pa.array(range(len(pieces)), pa.int64()), "piece": told})
+
+
 def rows_of_pieces(
-    recipe: Recipe, pieces: Sequence[Piece], batches: "Iterable[pa.RecordBatch]"
+    recipe: Recipe, batches: "Iterable[pa.RecordBatch]"
 ) -> "Iterator[pa.RecordBatch]":
     """Turns pieces of files into rows of the lake; one call for each task of Spark.
 
@@ -68,20 +76,19 @@ def rows_of_pieces(
 
     Args:
         recipe: How.
-        pieces: All of them.
-        batches: The numbers of those that this task reads, in the column `id`.
+        batches: Those that this task reads, as rows of `table_of`.
     """
     tally = Tally()
-    return ended(recipe, tally, _rows(recipe, pieces, batches, tally))
+    return ended(recipe, tally, _rows(recipe, batches, tally))
 
 
 def _rows(
-    recipe: Recipe, pieces: Sequence[Piece], batches: "Iterable[pa.RecordBatch]", tally: Tally
+    recipe: Recipe, batches: "Iterable[pa.RecordBatch]", tally: Tally
 ) -> "Iterator[pa.RecordBatch]":
     pseudonymizer, dimensions = recipe.pseudonymizer(), recipe.rules.dimensions
     for batch in batches:
-        for number in batch.column("id").to_pylist():
-            piece, done = pieces[number], number << _PLACES
+        for number, told in zip(*(batch[name].to_pylist() for name in _COLUMNS), strict=True):
+            piece, done = msgspec.json.decode(told, type=Piece), number << _PLACES
             for chunk in read(
                 Path(piece.path),
                 rules=recipe.rules,

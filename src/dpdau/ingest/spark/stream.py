@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from dpdau.activity.spark.lake import uri_of
 from dpdau.activity.spark.session import errors, word_of
 from dpdau.errors import (
     BrokerUnavailableError,
@@ -144,7 +145,7 @@ class Stream:
         columns = ("key", "value", "topic", "partition", "offset")
         messages = found.selectExpr(*columns, "unix_millis(timestamp) AS timestamp_ms")
         writer = messages.writeStream.foreachBatch(self._taken)
-        writer = writer.option("checkpointLocation", checkpoint.resolve().as_uri())
+        writer = writer.option("checkpointLocation", uri_of(checkpoint.resolve()))
         if until_end:
             writer = writer.trigger(availableNow=True)
         return writer.start()

@@ -11,7 +11,9 @@ import pytest
 
 from dpdau.activity.embedded import EmbeddedStore
 from dpdau.activity.spark import frames
+from dpdau.activity.spark.lake import Lake
 from dpdau.activity.spark.store import SparkStore
+from dpdau.activity.spark.writer import LakeWriter
 from dpdau.activity.turnstile import fold
 from dpdau.domain import Event, Op, day_number
 from dpdau.errors import InvalidSettingError, StoreCorruptError, StoreUnavailableError
@@ -78,6 +80,62 @@ def test_a_lake_belongs_to_one_manifest(folder: Path, spark: "SparkSession") -> 
     (folder / "activity" / "store.made").unlink()
     with pytest.raises(StoreCorruptError, match="Restore it"):
         small_lake(folder, spark)
+
+
+def test_an_empty_lake_is_that_of_one_store(
+    folder: Path, spark: "SparkSession", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second store is refused and leaves nothing; one that was cut short there goes on."""
+    small_lake(folder, spark).close()
+    with pytest.raises(InvalidSettingError, match="another DATA_DIR"):
+        small_lake(folder / "other", spark, lake=folder / "lake")
+    assert not SparkStore.exists(folder / "other" / "activity")
+
+    def killed(_lake: Lake, _id: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "claim", killed)
+        with pytest.raises(KeyboardInterrupt):
+            small_lake(folder / "cut", spark)
+    with closing(small_lake(folder / "cut", spark)) as store:
+        assert 1 == store.apply(batch([Event(7, Op.ADD, DAY)])).accepted
+
+
+def test_who_comes_second_to_an_empty_lake_is_refused(
+    folder: Path, spark: "SparkSession", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that look at once both see it free; only one takes it."""
+    real = Lake.claim
+
+    def late(lake: Lake, own: str) -> None:
+        real(lake, "b" * 24)
+        real(lake, own)
+
+    monkeypatch.setattr(Lake, "claim", late)
+    for _ in range(2):
+        with pytest.raises(InvalidSettingError, match="another DATA_DIR"):
+            small_lake(folder, spark)
+
+
+def test_a_start_that_failed_is_tried_again(
+    folder: Path, spark: "SparkSession", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a crash left is ended before anything is written, however often that fails."""
+    with closing(small_lake(folder, spark)) as store:
+        tries: list[int] = []
+
+        def failing(writer: LakeWriter) -> None:
+            tries.append(1)
+            raise OSError(5, "away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LakeWriter, "recover", failing)
+            for _ in range(2):
+                with pytest.raises(StoreUnavailableError, match="away"):
+                    store.apply(batch([Event(7, Op.ADD, DAY)]))
+        assert [1, 1] == tries
+        assert 1 == store.apply(batch([Event(7, Op.ADD, DAY)])).accepted
 
 
 @pytest.mark.parametrize("body", [None, b"cut"])

@@ -18,7 +18,7 @@ import pytest
 from dpdau.activity.doors import MANIFEST
 from dpdau.activity.manifest import Manifest
 from dpdau.activity.sealing import Sealer
-from dpdau.activity.spark import frames, writer
+from dpdau.activity.spark import adoption, frames, state, writer
 from dpdau.activity.spark.lake import GRAVE, UNSPLIT
 from dpdau.activity.spark.store import SparkStore
 from dpdau.domain import Event, Op, day_number
@@ -193,6 +193,46 @@ def test_nothing_of_a_forgotten_user_is_left(folder: Path, spark: "SparkSession"
                     assert WHO.to_bytes(8, order) not in body
 
 
+def test_rows_that_are_not_seen_here_replace_nothing(
+    folder: Path, spark: "SparkSession", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where executors write to a disk of their own, nothing is folded, erased or adopted."""
+    real = writer.written
+
+    def elsewhere(rows: "DataFrame", stage: Path, **more: Any) -> int:
+        count = real(rows, stage, **more)
+        shutil.rmtree(stage)
+        return count
+
+    with closing(small_lake(folder, spark)) as store:
+        for some in ((WHO, 8), (9,), (10,), (11,)):
+            store.apply(batch([Event(who, Op.ADD, DAY) for who in some]))
+        before = there(folder)
+        more = store.spark.createDataFrame(
+            [(7, DAY, True, 1, 0)],
+            "pseudonym BIGINT, day INT, add BOOLEAN, event BIGINT, event_id BIGINT",
+        )
+        for place in (writer, adoption):
+            monkeypatch.setattr(place, "written", elsewhere)
+        for call in (store.tend, lambda: store.forget([WHO]), lambda: store.adopt(more)):
+            with pytest.raises(StoreUnavailableError, match="share LAKE_DIR"):
+                call()
+        assert before == there(folder) == named(folder)
+        assert 5 == daily(store)[0]
+
+
+def test_a_stage_that_a_kill_left_goes_with_the_next_writer(
+    folder: Path, spark: "SparkSession"
+) -> None:
+    """It may hold who is erased later."""
+    small_lake(folder, spark).close()
+    left = folder / "lake" / "tmp" / "left"
+    left.mkdir()
+    (left / "0.parquet").write_bytes(b"rows")
+    with closing(small_lake(folder, spark)):
+        assert not left.exists()
+
+
 def test_an_open_month_keeps_a_grave_and_no_more(folder: Path, spark: "SparkSession") -> None:
     """The tombstone names the user until the month ends; then nothing does."""
     with closing(filled(small_lake(folder, spark))) as store:
@@ -227,7 +267,8 @@ def test_many_keys_are_forgotten_at_once(
     folder: Path, spark: "SparkSession", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More keys than one query names are joined; what is left is the same."""
-    monkeypatch.setattr(writer, "_LITERALS_MAX", 2)
+    for one in (state, writer):
+        monkeypatch.setattr(one, "LITERALS_MAX", 2)
     with closing(small_lake(folder, spark)) as store:
         store.apply(columns(np.arange(10), np.full(10, DAY)))
 

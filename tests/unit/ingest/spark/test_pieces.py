@@ -16,7 +16,7 @@ from dpdau.errors import NotFoundError
 from dpdau.ingest import files
 from dpdau.ingest.batch import build
 from dpdau.ingest.rules import Rules
-from dpdau.ingest.spark.pieces import Piece, pieces_of, rows_of_pieces
+from dpdau.ingest.spark.pieces import Piece, pieces_of, rows_of_pieces, table_of
 from dpdau.ingest.spark.recipe import NOTE, Recipe, Tally
 from dpdau.pseudonym import EpochKey
 from event_files import ROWS, csv, ndjson, parquet
@@ -28,8 +28,7 @@ RECIPE = Recipe(KEYS, dt.date.min, RULES)
 
 def made(pieces: list[Piece], recipe: Recipe = RECIPE) -> tuple[list[dict[str, Any]], Tally]:
     """What a task makes of pieces: its rows without those of other kinds, and its tally."""
-    numbers = pa.record_batch({"id": pa.array(range(len(pieces)), pa.int64())})
-    batches = list(rows_of_pieces(recipe, pieces, [numbers]))
+    batches = list(rows_of_pieces(recipe, table_of(pieces).to_batches()))
     rows = pa.Table.from_batches(batches).to_pylist()
     tally = msgspec.json.decode(rows[-1][NOTE], type=Tally)
     return [row for row in rows if row["event"] is not None], tally
