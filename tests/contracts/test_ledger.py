@@ -438,7 +438,8 @@ def test_database_refuses_changes(ledger: Ledger, url: str, change: str) -> None
     spend(ledger, "a")
     open_month(ledger)
     ledger.grant("dau", "2026-02", actor="ada", reason="more")
-    key_id, _ = ledger.keys.create("ci", [Scope.READ], None)
+    key_id, _ = ledger.keys.create("ci", [Scope.READ], None, rate_limit="5/day")
+    ledger.keys.rotate(key_id, overlap=dt.timedelta(days=1))
     ledger.keys.revoke(key_id)
     engine = create_engine(url)
     try:

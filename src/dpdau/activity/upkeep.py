@@ -51,6 +51,7 @@ from dpdau.activity.stale import (
 )
 from dpdau.activity.today import out_of
 from dpdau.domain import day_date, day_number
+from dpdau.telemetry import span
 
 TABLES: Final = (MASKS, LABELS, SEEN, HELD)
 _GROWTH: Final = 2
@@ -189,10 +190,12 @@ class Upkeep:
         """Folds and merges; then knows what waits, and whether parts still have too many files."""
         for table in TABLES:
             if self._is_due(_waiting_in(self._bare(), table), patience):
-                self._fold(table, now)
+                with span("fold", table=table.kind):
+                    self._fold(table, now)
             allowed = patience * self._limits.part_files_max
             while len(longest := _longest_part(self._bare(), table)) > allowed:
-                self._merge(table, longest, now)
+                with span("merge", table=table.kind):
+                    self._merge(table, longest, now)
                 # The other parts wait for later calls, unless they are far over the limit.
                 allowed = 2 * self._limits.part_files_max
         with self._turn:

@@ -5,10 +5,11 @@ BACKUP/
 ├── backup.json      what is here, with checksums; written last
 ├── ledger.sqlite    copied first, so that nothing it says was published is missing below
 ├── activity/        one committed state of the store
+├── card.key.pem     what signs privacy cards, where there is one
 └── keyring/         copied last, so that it has every key that the activity needs
 ```
 
-The secret is in none of it.
+The secret is in none of it. Encrypted, all of that is one file (`sealed`).
 """
 
 import datetime as dt
@@ -26,12 +27,14 @@ from typing import Any, Final
 from dpdau import __version__
 from dpdau.activity import residue
 from dpdau.activity.backup import Moved, copy_store
+from dpdau.app.sealed import is_sealed, passphrase_from, seal, unseal
 from dpdau.app.wiring import secret_of
 from dpdau.datadir import DataDir
-from dpdau.domain import Clock
+from dpdau.domain import Clock, actor
 from dpdau.errors import InvalidSettingError, StoreCorruptError, StoreUnavailableError
 from dpdau.ledger.audit import AuditReport
 from dpdau.ledger.backup import audit_copy
+from dpdau.ledger.chain import Head
 from dpdau.ledger.ledger import Ledger
 from dpdau.pseudonym import Keyring, key_file
 from dpdau.pseudonym.key_file import KEYRING_FILE
@@ -42,7 +45,9 @@ LIST_FILE: Final = "backup.json"
 LEDGER: Final = "ledger.sqlite"
 ACTIVITY: Final = "activity"
 KEYRING: Final = f"keyring/{KEYRING_FILE}"
-_PARTIAL: Final = ".partial"
+CARD_KEY: Final = "card.key.pem"
+PARTIAL: Final = ".partial"
+"""The end of a name that is no backup: one that is being made, read or deleted."""
 _PROBLEMS_SHOWN: Final = 5
 
 
@@ -106,25 +111,37 @@ def back_up(
     target: Path,
     *,
     clock: Clock,
+    passphrase: bytes | None = None,
     moved: Moved = lambda _done, _all: None,
 ) -> BackupReport:
-    """Copies ledger, activity and keyring into a new folder while they are in use.
+    """Copies ledger, activity and keyring into a new folder, or a file, while they are in use.
 
-    Guarantee: the folder appears whole or not at all. Users who were erased before it was begun
-    and keys that were destroyed before are not in it.
+    Args:
+        folder: The data directory.
+        ledger: Its ledger, where the backup is recorded before it is made.
+        target: The folder, or the encrypted file.
+        clock: What time it is.
+        passphrase: What to encrypt it with; without, it is a folder. What is encrypted lies in the
+            data directory first, so that no other disk sees it in the clear.
+        moved: Hears how far it is.
+
+    Guarantee: it appears whole or not at all. Users who were erased before it was begun and keys
+    that were destroyed before are not in it.
 
     Raises:
         InvalidSettingError: The target exists.
         UnavailableError: Something cannot be read or written.
     """
-    if target.exists():
-        raise InvalidSettingError(f"Expected a new folder for the backup, found {target}.")
+    _refuse_existing(target)
     made_at = clock()
-    with _drafted(target) as draft:
+    ledger.audit_event(actor(), "backup_made", {"encrypted": passphrase is not None})
+    with _drafted(target if passphrase is None else folder.root / f"backup-{target.name}") as draft:
         head = ledger.backup(draft / LEDGER)
         copy_store(folder.activity, draft / ACTIVITY, moved=moved)
         (draft / KEYRING).parent.mkdir(mode=0o700)
         write(draft / KEYRING, key_file.read(folder.keyring))
+        if folder.card_key.exists():
+            write(draft / CARD_KEY, folder.card_key.read_bytes())
         files = _digests(draft)
         body = {
             "format": FORMAT,
@@ -134,10 +151,67 @@ def back_up(
             "files": files,
         }
         write(draft / LIST_FILE, json.dumps(body, indent=2).encode())
-        sync(draft)
-        draft.rename(target)
-        sync_names(target.parent)
+        if passphrase is None:
+            sync(draft)
+            draft.rename(target)
+            sync_names(target.parent)
+        else:
+            _seal(draft, target, passphrase, moved=moved)
     return _report(target, body)
+
+
+def back_up_ledger(
+    folder: DataDir, ledger: Ledger, target: Path, *, passphrase: bytes | None = None
+) -> Head:
+    """Copies the ledger alone into a new file while it is in use.
+
+    Returns:
+        The entry that the copy ends with.
+
+    Raises: as `back_up`.
+    """
+    _refuse_existing(target)
+    if passphrase is None:
+        return ledger.backup(target)
+    with _drafted(folder.root / f"backup-{target.name}") as draft:
+        head = ledger.backup(draft / LEDGER)
+        _seal(draft, target, passphrase)
+    return head
+
+
+@contextmanager
+def opened(folder: DataDir, source: Path, passphrase: bytes | None) -> Iterator[Path]:
+    """A backup as the file or folder that it was made of, for the length of a `with` block.
+
+    One that is encrypted is written into the data directory, privately, and is gone afterwards.
+
+    Raises:
+        InvalidSettingError: It is encrypted, and under another passphrase or none is given.
+        StoreCorruptError: It was changed or cut short.
+    """
+    if not is_sealed(source):
+        yield source
+        return
+    if passphrase is None:
+        raise InvalidSettingError(
+            f"Expected the passphrase of {source}, which is encrypted, found none: set "
+            "BACKUP_PASSPHRASE, or name a file with --passphrase-file."
+        )
+    with _drafted(folder.root / f"backup-{source.name}-{os.getpid()}") as draft:
+        unseal(source, draft, passphrase)
+        yield draft if (draft / LIST_FILE).exists() else draft / LEDGER
+
+
+def passphrase_of(settings: Settings, file: Path | None) -> bytes | None:
+    """The passphrase of backups: that of a file, else `BACKUP_PASSPHRASE`, else None.
+
+    Raises:
+        InvalidSettingError: The file holds none.
+    """
+    if file is not None:
+        return passphrase_from(file)
+    kept = settings.BACKUP_PASSPHRASE
+    return None if kept is None else kept.get_secret_value().encode()
 
 
 def remove_leftovers(folder: DataDir) -> list[str]:
@@ -150,10 +224,14 @@ def remove_leftovers(folder: DataDir) -> list[str]:
     if folder.stage.exists() and not folder.restoring.exists():
         shutil.rmtree(folder.stage)
         gone.append(folder.stage.name)
-    for draft in sorted(folder.backups.glob(f"*{_PARTIAL}")):
-        if draft.is_dir() and _is_abandoned(draft):
-            shutil.rmtree(draft)
-            gone.append(f"{folder.backups.name}/{draft.name}")
+    drafts = [*folder.root.glob(f"backup-*{PARTIAL}"), *folder.backups.glob(f"*{PARTIAL}")]
+    for draft in sorted(drafts):
+        if not draft.is_symlink() and _is_abandoned(draft):
+            if draft.is_dir():
+                shutil.rmtree(draft)
+            else:
+                draft.unlink()
+            gone.append(draft.relative_to(folder.root).as_posix())
     return gone
 
 
@@ -189,6 +267,42 @@ def check(settings: Settings, folder: DataDir, source: Path) -> Checked:
     return Checked(report, ledger, keyring, recorded, findings.receipts)
 
 
+def check_ledger(folder: DataDir, source: Path) -> AuditReport:
+    """A backup of the ledger by itself, whatever came after it."""
+    return audit_copy(source, folder.root / f"ledger.verify.{os.getpid()}")[0]
+
+
+def _refuse_existing(target: Path) -> None:
+    """A backup never replaces anything."""
+    if target.exists() or target.is_symlink():
+        raise InvalidSettingError(f"Expected a new place for the backup, found {target}.")
+
+
+def _seal(
+    draft: Path, target: Path, passphrase: bytes, *, moved: Moved = lambda _done, _all: None
+) -> None:
+    """Makes the encrypted file of a draft, which appears whole or not at all."""
+    partial = target.with_name(target.name + PARTIAL)
+    try:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(partial, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise StoreUnavailableError(
+            f"Expected a file that can be written for {target}, found: {error.strerror}."
+        ) from None
+    try:
+        with os.fdopen(handle, "wb") as sink:
+            sink.truncate()
+            seal(draft, sink, passphrase, moved=moved)
+            partial.rename(target)
+        sync_names(target.parent)
+    except OSError as error:
+        raise StoreUnavailableError(f"Expected to write {target}, found: {error}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def _report(path: Path, body: dict[str, Any]) -> BackupReport:
     """What the list of a backup says."""
     return BackupReport(
@@ -205,7 +319,7 @@ def _report(path: Path, body: dict[str, Any]) -> BackupReport:
 @contextmanager
 def _drafted(target: Path) -> Iterator[Path]:
     """A new folder beside a target, held by a lock, and gone if it did not become the target."""
-    draft = target.with_name(target.name + _PARTIAL)
+    draft = target.with_name(target.name + PARTIAL)
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if draft.exists() and _is_abandoned(draft):

@@ -12,6 +12,7 @@ from dpdau.activity.backup import make_writable
 from dpdau.activity.store import ActivityStore
 from dpdau.app.backups import (
     ACTIVITY,
+    CARD_KEY,
     KEYRING,
     LEDGER,
     BackupReport,
@@ -24,7 +25,7 @@ from dpdau.app.backups import (
 from dpdau.app.gateway import READS_AGAIN, feed_of
 from dpdau.app.wiring import known_ledger, open_store, secret_of, system_clock
 from dpdau.datadir import DataDir
-from dpdau.domain import Clock
+from dpdau.domain import Clock, actor
 from dpdau.errors import (
     InvalidSettingError,
     LedgerCorruptError,
@@ -235,13 +236,16 @@ def _restored(
             url=settings.ledger_url,
             mark_path=folder.mark,
             clock=clock,
-            actor="operator",
+            actor=actor(),
             reason=reason,
         )
     if not Keyring.exists(folder.keyring):
         write(folder.stage / KEYRING_FILE, (source / KEYRING).read_bytes())
         (folder.stage / KEYRING_FILE).rename(folder.keyring / KEYRING_FILE)
         sync_names(folder.keyring)
+    if (source / CARD_KEY).exists() and not folder.card_key.exists():
+        write(folder.stage / CARD_KEY, (source / CARD_KEY).read_bytes())
+        (folder.stage / CARD_KEY).rename(folder.card_key)
     if folder.activity.exists():
         folder.activity.rename(folder.stage / "replaced")
     (folder.stage / ACTIVITY).rename(folder.activity)
@@ -280,7 +284,7 @@ def _settle(
     ledger = known_ledger(settings, folder, clock=clock)
     try:
         ledger.audit_event(
-            "operator",
+            actor(),
             "activity_restored",
             {
                 "reason": reason,
@@ -294,7 +298,7 @@ def _settle(
             stored = ledger.find_plan(plan_id)
             assert stored is not None, "an unfinished plan is there"
             if plan_id in found.plans_since or not (trusted and _goes_on(store, stored)):
-                ledger.abandon(plan_id, actor="operator", reason=f"restored: {reason}")
+                ledger.abandon(plan_id, actor=actor(), reason=f"restored: {reason}")
                 store.end_month(month)
                 abandoned.append(month)
         if not trusted or any(one == live_plan_id(one[-7:]) for one in found.plans_since):

@@ -1,10 +1,16 @@
 """Who may do what, and what is left of somebody who was erased."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
+
+OPERATOR: Final = "operator"
+"""Who acts when nobody is named: whoever can run commands on the machine."""
+_ACTOR: Final = ContextVar("actor", default=OPERATOR)
 
 
 class Scope(StrEnum):
@@ -19,14 +25,48 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sends a request: the label of an API key, and what the key may do."""
+    """Who sends a request: the label of an API key, and what the key may do.
+
+    Attributes:
+        name: The label.
+        scopes: What it may do.
+        key_id: Which stored key it is; "" for one that is not stored.
+        rate_limit: What the key may ask in one window, as `100/second`; None: as every other key.
+    """
 
     name: str
     scopes: frozenset[Scope]
+    key_id: str = ""
+    rate_limit: str | None = None
+
+    @property
+    def actor(self) -> str:
+        """Who it is in the audit log: a label alone may be that of several keys."""
+        return f"{self.name} ({self.key_id})" if self.key_id else self.name
 
     def may(self, scope: Scope) -> bool:
         """Whether the caller may do this; `admin` may do everything."""
         return scope in self.scopes or Scope.ADMIN in self.scopes
+
+
+def actor() -> str:
+    """Who acts here and now, for the audit log."""
+    return _ACTOR.get()
+
+
+def act_as(name: str) -> None:
+    """Names who acts from now on in this task or thread; each request names its caller anew."""
+    _ACTOR.set(name)
+
+
+@contextmanager
+def acting(name: str) -> Iterator[None]:
+    """Names who acts in a `with` block."""
+    before = _ACTOR.set(name)
+    try:
+        yield
+    finally:
+        _ACTOR.reset(before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection
-
 from dpdau.accounting.budget import ALLOWANCES_MAX, Budget
 from dpdau.domain import Clock, Figure, Metric, Release, Segment, Window
 from dpdau.errors import InvalidPlanError
@@ -20,7 +18,7 @@ from dpdau.ledger.budgets import (
     state_of,
 )
 from dpdau.ledger.chain import Chain, Head
-from dpdau.ledger.copying import Moved, copy_into, require_empty, without_remains
+from dpdau.ledger.copying import Moved, copy_into, new_target, require_empty
 from dpdau.ledger.engine import STATEMENT_TIMEOUT_SECONDS, Database
 from dpdau.ledger.keys import ApiKeys
 from dpdau.ledger.log import (
@@ -38,6 +36,7 @@ from dpdau.ledger.log import (
     newest_series,
     plan_page,
     release_page,
+    release_span,
 )
 from dpdau.ledger.steps import (
     MONTH,
@@ -290,11 +289,9 @@ class Ledger:
 
     def states(self, period: str | None = None) -> tuple[BudgetState, ...]:
         """The states of all open budgets, of one month or of all."""
-
-        def unit(connection: Connection) -> tuple[BudgetState, ...]:
-            return tuple(state_of(connection, one) for one in open_budgets(connection, period))
-
-        return self._transactions.read("states", unit)
+        return self._transactions.read(
+            "states", lambda db: tuple(state_of(db, one) for one in open_budgets(db, period))
+        )
 
     def find_release(
         self, metric: Metric | Figure, window: Window, segment: Segment | None = None
@@ -322,8 +319,9 @@ class Ledger:
         window_days: int | None = None,
         after: str | None = None,
         limit: int = PAGE_ROWS,
+        newest_first: bool = False,
     ) -> tuple[list[Release], str | None]:
-        """One page of the log of releases, oldest first.
+        """One page of the log of releases, oldest first unless `newest_first`.
 
         Args:
             metrics: These metrics; all if None.
@@ -345,7 +343,9 @@ class Ledger:
         )
         return self._transactions.read(
             "releases",
-            lambda connection: release_page(connection, wanted, after=after, limit=limit),
+            lambda db: release_page(
+                db, wanted, after=after, limit=limit, newest_first=newest_first
+            ),
         )
 
     def series(
@@ -360,8 +360,12 @@ class Ledger:
             "series", lambda connection: newest_series(connection, metrics, first, last, segment)
         )
 
+    def span(self) -> tuple[dt.date, dt.date] | None:
+        """The first and the last target day of any DAU, WAU or MAU; None where there is none."""
+        return self._transactions.read("span", release_span)
+
     def plans(
-        self, *, after: str | None = None, limit: int = PAGE_ROWS
+        self, *, after: str | None = None, limit: int = PAGE_ROWS, budget_id: str | None = None
     ) -> tuple[list[dict[str, Any]], str | None]:
         """One page of the plans with their charges, JSON-ready, and the cursor of the next.
 
@@ -369,7 +373,7 @@ class Ledger:
             InvalidPlanError: The cursor is not one.
         """
         return self._transactions.read(
-            "plans", lambda connection: plan_page(connection, after=after, limit=limit)
+            "plans", lambda db: plan_page(db, after=after, limit=limit, budget_id=budget_id)
         )
 
     def grant(
@@ -433,11 +437,11 @@ class Ledger:
         )
 
     def audit_log(
-        self, since: dt.datetime | None = None, *, limit: int = PAGE_ROWS_MAX
+        self, since: dt.datetime | None = None, *, after: int = 0, limit: int = PAGE_ROWS_MAX
     ) -> tuple[AuditEvent, ...]:
-        """The audit log from an instant on, oldest first."""
+        """The audit log from an instant, or after an entry, on; oldest first."""
         return self._transactions.read(
-            "audit_log", lambda connection: audit_rows(connection, since, limit=limit)
+            "audit_log", lambda one: audit_rows(one, since, after=after, limit=limit)
         )
 
     def verify(self) -> AuditReport:
@@ -470,7 +474,8 @@ class Ledger:
         return backups.backup_ledger(self._transactions.database, target)
 
     def copy(self, url: str, *, moved: Moved = lambda _done, _all: None) -> AuditReport:
-        """Copies the ledger into an empty database of any kind, while nobody can write to it.
+        """Copies the ledger into a new file or an empty database on a server, while nobody can
+        write to it.
 
         Returns:
             The audit of the copy, which is the same ledger up to the same last entry.
@@ -478,13 +483,12 @@ class Ledger:
         Guarantee: `copy_into`.
 
         Raises:
-            InvalidSettingError: The target is not a URL of a ledger, or has a ledger.
+            InvalidSettingError: The target is not a URL of a ledger, is a file, or has a ledger.
             LedgerConflictError: Somebody wrote to the ledger meanwhile.
             LedgerCorruptError: The copy is not sound, because the ledger is not; nothing is left.
         """
         target = Database(url, busy_timeout_seconds=BUSY_TIMEOUT_SECONDS)
-        with without_remains(target):
-            target.create_file()
+        with new_target(target):
             # Before the lock is taken: one ledger cannot be copied into itself.
             target.run("check_empty", require_empty, write=False)
             return self._transactions.write(

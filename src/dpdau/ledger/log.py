@@ -17,6 +17,26 @@ from dpdau.ledger.tables import audit, charges, plans, releases
 PAGE_ROWS_MAX: Final = 10_000
 PAGE_ROWS: Final = 1_000
 BUDGET_GRANTED: Final = "budget_granted"
+ABANDONED: Final = "plan_abandoned"
+"""The action of the audit log by which a plan is given up."""
+KIND_OF_ACTION: Final[Mapping[str, str]] = {
+    "exact_read": "exact",
+    "erase": "erasure",
+    BUDGET_GRANTED: "grant",
+    "plan_opened": "plan",
+    ABANDONED: "plan",
+    "key_created": "key",
+    "key_replaced": "key",
+    "key_revoked": "key",
+    "key_planned": "pseudonym-key",
+    "key_rotated": "pseudonym-key",
+    "key_destroyed": "pseudonym-key",
+    "backup_made": "backup",
+    "ledger_restored": "restore",
+    "activity_restored": "restore",
+    "card_key_created": "card",
+}
+"""What somebody did → what kind of event it is; one that is not listed is a kind of its own."""
 
 EverySegment = Literal["every"]
 
@@ -31,12 +51,18 @@ class AuditEvent:
     action: str
     facts: Mapping[str, Any]
 
+    @property
+    def kind(self) -> str:
+        """What it is about: `exact`, `erasure`, `grant`, `plan`, `key` and so on."""
+        return KIND_OF_ACTION.get(self.action, self.action)
+
     def to_json(self) -> dict[str, Any]:
         """What `dpdau audit --since` prints."""
         return {
             "seq": self.seq,
             "at": self.at.isoformat(),
             "actor": self.actor,
+            "kind": self.kind,
             "action": self.action,
             "facts": dict(self.facts),
         }
@@ -91,15 +117,35 @@ def latest_release(
 
 
 def release_page(
-    connection: Connection, wanted: ReleaseFilter, *, after: str | None, limit: int
+    connection: Connection,
+    wanted: ReleaseFilter,
+    *,
+    after: str | None,
+    limit: int,
+    newest_first: bool = False,
 ) -> tuple[list[Release], str | None]:
-    """Releases in the order in which they were made, and the cursor of the next page."""
-    statement = select(releases.c.seq, releases.c.body).where(releases.c.seq > _cursor(after))
-    statement = wanted.apply(statement).order_by(releases.c.seq).limit(_rows(limit) + 1)
+    """Releases in the order in which they were made, or the other way round, and the cursor of the
+    next page."""
+    statement = select(releases.c.seq, releases.c.body)
+    if newest_first:
+        statement = statement.order_by(releases.c.seq.desc())
+        statement = statement if after is None else statement.where(releases.c.seq < _cursor(after))
+    else:
+        statement = statement.order_by(releases.c.seq).where(releases.c.seq > _cursor(after))
+    statement = wanted.apply(statement).limit(_rows(limit) + 1)
     rows = connection.execute(statement).all()
     kept = rows[:limit]
     following = str(kept[-1].seq) if len(rows) > limit else None
     return [release_from_json(row.body) for row in kept], following
+
+
+def release_span(connection: Connection) -> tuple[dt.date, dt.date] | None:
+    """The first and the last target day of any DAU, WAU or MAU; None where there is none."""
+    days = select(func.min(releases.c.day), func.max(releases.c.day)).where(
+        releases.c.metric.in_([metric.value for metric in Metric])
+    )
+    first, last = connection.execute(days).one()
+    return None if first is None else (dt.date.fromisoformat(first), dt.date.fromisoformat(last))
 
 
 def newest_series(
@@ -126,7 +172,7 @@ def newest_series(
 
 
 def plan_page(
-    connection: Connection, *, after: str | None, limit: int
+    connection: Connection, *, after: str | None, limit: int, budget_id: str | None = None
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Plans with their charges, JSON-ready, oldest first, and the cursor of the next page."""
     statement = (
@@ -136,6 +182,8 @@ def plan_page(
         .order_by(plans.c.seq)
         .limit(_rows(limit) + 1)
     )
+    if budget_id is not None:
+        statement = statement.where(plans.c.budget_id == budget_id)
     rows = connection.execute(statement).all()
     kept = rows[:limit]
     found = [
@@ -167,10 +215,10 @@ def append_audit(chain: Chain, *, actor: str, action: str, facts: Mapping[str, A
 
 
 def audit_rows(
-    connection: Connection, since: dt.datetime | None, *, limit: int
+    connection: Connection, since: dt.datetime | None, *, after: int = 0, limit: int
 ) -> tuple[AuditEvent, ...]:
-    """The audit log from an instant on, oldest first."""
-    wanted = select(audit).order_by(audit.c.seq).limit(_rows(limit))
+    """The audit log from an instant, or after an entry, on; oldest first."""
+    wanted = select(audit).where(audit.c.seq > after).order_by(audit.c.seq).limit(_rows(limit))
     if since is not None:
         wanted = wanted.where(audit.c.at >= instant_text(since))
     return tuple(

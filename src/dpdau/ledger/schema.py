@@ -17,7 +17,7 @@ from dpdau.errors import LedgerCorruptError, SchemaVersionError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-REVISIONS: tuple[str, ...] = ("0001", "0002", "0003")
+REVISIONS: tuple[str, ...] = ("0001", "0002", "0003", "0004")
 """Every revision, oldest first."""
 
 SCRIPT_LOCATION: Path = Path(__file__).parent / "migrations"

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, func, select
 from dpdau.accounting.budget import Budget, cost_of, fits
 from dpdau.accounting.events import Charge, DpEvent, from_json, to_json
 from dpdau.domain import Release
+from dpdau.domain import actor as who_acts
 from dpdau.errors import (
     BudgetExhaustedError,
     InvalidPlanError,
@@ -31,11 +32,9 @@ from dpdau.ledger.budgets import (
 )
 from dpdau.ledger.canonical import canonical_text, release_from_json, release_to_json
 from dpdau.ledger.chain import Chain
-from dpdau.ledger.log import append_audit
+from dpdau.ledger.log import ABANDONED, append_audit
 from dpdau.ledger.tables import audit, charges, commitments, plans, releases
 
-ABANDONED: Final = "plan_abandoned"
-"""The action of the audit log by which a plan is given up."""
 SINGLE: Final = "single"
 """The kind of a plan with a horizon of one: its charge and its only release share a transaction."""
 GROWTH: Final = "growth"
@@ -379,6 +378,9 @@ def _charge(chain: Chain, request: OpenRequest, kind: str) -> bool:
             "at": chain.at,
         },
     )
+    if kind in AHEAD:
+        facts = {"plan_id": request.plan_id, "budget_id": budget.budget_id}
+        append_audit(chain, actor=who_acts(), action="plan_opened", facts=facts)
     post_balance(chain.connection, budget, event)
     return True
 

@@ -1,8 +1,9 @@
 """The typed tables of the ledger.
 
-Every table but `balances` and `probe` is append-only: each row carries the `seq` of its entry in
-the hash chain, and triggers refuse UPDATE and DELETE. Only portable types are used: instants, days,
-JSON and exact fractions (`num/den`) are text, so that a row has one form in every database.
+Every table but `balances`, `key_uses` and `probe` is append-only: each row carries the `seq` of its
+entry in the hash chain, and triggers refuse UPDATE and DELETE. Only portable types are used:
+instants, days, JSON and exact fractions (`num/den`) are text, so that a row has one form in every
+database.
 """
 
 from collections.abc import Mapping
@@ -158,6 +159,29 @@ class KeyRevocationColumns(ChainedColumns):
     at = Column(Text, nullable=False)
 
 
+class KeyLimitColumns(ChainedColumns):
+    """What an API key may ask in one window, as `100/second`; a key without one has no row."""
+
+    key_id = Column(Text, ForeignKey("api_keys.key_id"), nullable=False, unique=True)
+    rate_limit = Column(Text, nullable=False)
+
+
+class KeySuccessionColumns(ChainedColumns):
+    """The key that takes the place of another, which ends at `ends_at`."""
+
+    key_id = Column(Text, ForeignKey("api_keys.key_id"), nullable=False, unique=True)
+    successor = Column(Text, ForeignKey("api_keys.key_id"), nullable=False, unique=True)
+    ends_at = Column(Text, nullable=False)
+    at = Column(Text, nullable=False)
+
+
+class KeyUseColumns(TypedColumns):
+    """The hour in which an API key was last used, as far as that was written down."""
+
+    key_id = Column(Text, ForeignKey("api_keys.key_id"), primary_key=True)
+    used_at = Column(Text, nullable=False)
+
+
 class BalanceColumns(TypedColumns):
     """What the charges of a budget add up to, as the database adds it: a guard, no decision.
 
@@ -194,6 +218,9 @@ releases: Final = Table(
 audit: Final = Table("audit", METADATA, AuditColumns)
 api_keys: Final = Table("api_keys", METADATA, ApiKeyColumns)
 key_revocations: Final = Table("key_revocations", METADATA, KeyRevocationColumns)
+key_limits: Final = Table("key_limits", METADATA, KeyLimitColumns)
+key_successions: Final = Table("key_successions", METADATA, KeySuccessionColumns)
+key_uses: Final = Table("key_uses", METADATA, KeyUseColumns)
 PARTS: Final = 10**15
 balances: Final = Table(
     "balances",
@@ -230,6 +257,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "audit": Kind(audit, "seq"),
     "api_key": Kind(api_keys, "key_id"),
     "key_revocation": Kind(key_revocations, "key_id"),
+    "key_limit": Kind(key_limits, "key_id"),
+    "key_succession": Kind(key_successions, "key_id"),
 }
 
 APPEND_ONLY: Final = ("entries", *(kind.table.name for kind in KINDS.values()))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dpdau.app import sealed
 from dpdau.app.gateway import READS_AGAIN, feed_of
 from dpdau.cli.root import run
 from dpdau.cli.session import local_app
@@ -101,3 +102,63 @@ def test_a_backup_goes_to_the_data_directory_unless_told(
 
     assert ["all-", "ledger-"] == [name[: name.index("-") + 1] for name in names]
     assert 2 == run(["restore", "empty"])
+
+
+def test_encrypted_backups_are_kept_in_number_and_come_back(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made, verified, and the older ones gone; restored under the passphrase and no other."""
+    monkeypatch.setattr(sealed, "SCRYPT_LOG_N", 4)
+    (home / "passphrase").write_text("correct horse battery staple\n")
+    (home / "other").write_text("another horse battery staple\n")
+    keep = ["--all", "--passphrase-file", "passphrase", "--into", "kept", "--keep", "1", "--json"]
+    old = home / "kept" / "all-20200101T000000Z.dpdau"
+    old.parent.mkdir()
+    old.write_text("")
+    assert 2 == run(["backup", "--all", "--encrypt"])
+    assert "BACKUP_PASSPHRASE" in capsys.readouterr().err
+    assert 2 == run(["backup", "--to", "copy", "--keep", "1"])
+    capsys.readouterr()
+    assert 0 == run(["backup", *keep])
+    made = json.loads(capsys.readouterr().out)
+    assert [str(old.relative_to(home))] == made["deleted"]
+    assert [made["path"]] == [str(one.relative_to(home)) for one in (home / "kept").iterdir()]
+
+    assert 2 == run(["restore", made["path"], "--passphrase-file", "other"])
+    assert 2 == run(["restore", made["path"]])
+    capsys.readouterr()
+    monkeypatch.setenv("BACKUP_PASSPHRASE", "correct horse battery staple")
+    before = {path: path.stat().st_mtime_ns for path in (home / "data").rglob("*")}
+    assert 0 == run(["restore", made["path"], "--verify"])
+    assert f"{made['path']}: 4 files" in capsys.readouterr().out
+    assert before.keys() == {*(home / "data").rglob("*")}
+    shutil.rmtree(home / "data" / "activity")
+    assert 0 == run(["restore", made["path"], "--json"])
+    assert made["path"] == json.loads(capsys.readouterr().out)["backup"]["path"]
+    Path(made["path"]).rename(home / "data" / "kept.dpdau")
+    assert 0 == run(["flush-deletes", "--verify"])
+    assert "not searched, for it is encrypted: data/kept.dpdau" in capsys.readouterr().out
+
+    assert 0 == run(["backup", "--encrypt", "--to", "ledger.dpdau"])
+    assert 0 == run(["restore", "ledger.dpdau", "--verify"])
+    assert "releases; sound" in capsys.readouterr().out
+
+
+def test_an_unsound_backup_deletes_nothing(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The older one may be the last that is good."""
+    assert 0 == run(["backup", "--all"])
+    (good,) = (home / "data" / "backups").iterdir()
+    good.rename(good.with_name("all-20200101T000000Z"))
+    rename = Path.rename
+
+    def damaged(path: Path, target: Path) -> Path:
+        if path.name.endswith(".partial"):
+            (path / "keyring" / "keyring.json").write_text("{}")
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", damaged)
+        assert 6 == run(["backup", "--all", "--keep", "1"])
+    assert (home / "data" / "backups" / "all-20200101T000000Z").is_dir()

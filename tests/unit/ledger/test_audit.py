@@ -1,5 +1,6 @@
 """The audit finds every change that was made behind the ledger's back."""
 
+import datetime as dt
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def folder(tmp_path: Path) -> Path:
         spend(ledger, f"plan-{number}")
     open_month(ledger, days=2)
     ledger.grant("dau", "2026-02", actor="ada", reason="more")
-    key_id, _ = ledger.keys.create("ci", [Scope.READ], None)
+    key_id, _ = ledger.keys.create("ci", [Scope.READ], None, rate_limit="5/day")
+    ledger.keys.rotate(key_id, overlap=dt.timedelta(days=1))
     ledger.keys.revoke(key_id)
     ledger.audit_event("operator", "erase", {"erasure_id": "e-1"})
     ledger.close()
@@ -109,7 +111,7 @@ def test_every_removed_row_is_found(folder: Path, kind: str) -> None:
 def test_every_added_row_is_found(folder: Path, kind: str) -> None:
     """A row that was put in without an entry is found, whatever its number."""
     table = KINDS[kind].table
-    unique = {"ledger_id", "budget_id", "plan_id", "release_id", "key_id"}
+    unique = {"ledger_id", "budget_id", "plan_id", "release_id", "key_id", "successor"}
     copied = ", ".join(
         f"{one.name} || 'x'" if one.name in unique else one.name
         for one in table.columns

@@ -10,10 +10,11 @@ import pytest
 from dpdau.domain import Scope
 from dpdau.errors import InvalidSettingError, NotFoundError
 from dpdau.ledger import Ledger
-from dpdau.ledger.keys import LABEL_LENGTH_MAX
+from dpdau.ledger.keys import LABEL_LENGTH_MAX, OVERLAP_MAX
 from simulation.ledger_cases import NOW, file_of, open_ledger, raw_rows
 
 LATER = NOW + dt.timedelta(days=30)
+DAY = dt.timedelta(days=1)
 
 
 @pytest.fixture
@@ -173,4 +174,94 @@ def test_list_shows_no_secret(ledger: Ledger) -> None:
         "created_at": shown.created_at.isoformat(),
         "expires_at": LATER.isoformat(),
         "revoked_at": None,
+        "rate_limit": None,
+        "replaced_by": None,
+        "last_used": None,
     } == shown.to_json()
+
+
+def test_a_key_is_replaced_without_a_moment_between(ledger: Ledger) -> None:
+    """The new key is valid at once and may the same; the old one is until the overlap ends."""
+    key_id, text = ledger.keys.create("app", [Scope.READ], None, rate_limit="50/minute")
+    old, new, successor = ledger.keys.rotate(key_id, overlap=DAY, actor="ada")
+    now = new.created_at
+
+    assert (key_id, new.key_id, now + DAY) == (old.key_id, old.replaced_by, old.expires_at)
+    assert ("app", {Scope.READ}, None, "50/minute") == (
+        new.label,
+        new.scopes,
+        new.expires_at,
+        new.rate_limit,
+    )
+    last = now + DAY - dt.timedelta(microseconds=1)
+    both = [ledger.keys.authenticate(one, last) for one in (text, successor)]
+    assert [key_id, new.key_id] == [one.key_id for one in both if one is not None]
+    assert ledger.keys.authenticate(text, now + DAY) is None
+    assert ledger.keys.authenticate(successor, now + DAY) is not None
+    replaced = ledger.audit_log()[-1]
+    facts = {"key_id": key_id, "successor": new.key_id, "ends_at": replaced.facts["ends_at"]}
+    assert ("ada", "key_replaced", "key", facts) == (
+        replaced.actor,
+        replaced.action,
+        replaced.kind,
+        replaced.facts,
+    )
+    assert successor not in str(ledger.audit_log())
+    assert ledger.verify().ok
+
+
+def test_a_successor_lives_as_long_as_the_old_key_was_to(ledger: Ledger) -> None:
+    """Its time begins anew unless an end is named; and an overlap makes no key live longer."""
+    key_id, _ = ledger.keys.create("app", [Scope.READ], LATER)
+    (before,) = ledger.keys.list()
+    old, new, _ = ledger.keys.rotate(key_id, overlap=dt.timedelta(days=60))
+    _, named, _ = ledger.keys.rotate(new.key_id, overlap=dt.timedelta(), expires_at=LATER)
+
+    assert LATER == old.expires_at
+    assert new.expires_at is not None
+    assert LATER - before.created_at == new.expires_at - new.created_at
+    assert LATER == named.expires_at
+
+
+def test_what_cannot_be_replaced_is_refused(ledger: Ledger) -> None:
+    """A key that is not there, has ended or has a successor, and an overlap out of range."""
+    ended, _ = ledger.keys.create("ended", [Scope.READ], None)
+    ledger.keys.revoke(ended)
+    twice, _ = ledger.keys.create("twice", [Scope.READ], None)
+    successor = ledger.keys.rotate(twice, overlap=DAY)[1].key_id
+    keys = len(ledger.keys.list())
+
+    with pytest.raises(NotFoundError, match="'nobody'"):
+        ledger.keys.rotate("nobody", overlap=DAY)
+    for key_id, overlap, message in (
+        (ended, DAY, "at its end"),
+        (twice, DAY, f"replaced by {successor}: rotate that one"),
+        (successor, -DAY, "overlap"),
+        (successor, OVERLAP_MAX + DAY, "overlap"),
+    ):
+        with pytest.raises(InvalidSettingError, match=message):
+            ledger.keys.rotate(key_id, overlap=overlap)
+    with pytest.raises(InvalidSettingError, match="future"):
+        ledger.keys.rotate(successor, overlap=DAY, expires_at=NOW)
+    assert keys == len(ledger.keys.list())
+
+
+@pytest.mark.parametrize(
+    "limit", ["", "100", "0/second", "5/week", "5 per day", "1e3/day", "-1/day"]
+)
+def test_a_limit_that_is_none_is_refused(ledger: Ledger, limit: str) -> None:
+    """It would be read at each request."""
+    with pytest.raises(InvalidSettingError, match="100/second"):
+        ledger.keys.create("app", [Scope.READ], None, rate_limit=limit)
+
+
+def test_the_hour_of_the_last_use_never_goes_back(ledger: Ledger) -> None:
+    """It is no entry of the chain, and an earlier one changes nothing."""
+    one, other = (ledger.keys.create(name, [Scope.READ], None)[0] for name in ("a", "b"))
+    entries = ledger.verify().entries
+    for hour in (LATER, NOW, LATER + DAY, LATER):
+        ledger.keys.note_uses({one: hour})
+
+    assert [LATER + DAY, None] == [key.last_used for key in ledger.keys.list()]
+    assert other == ledger.keys.list()[1].key_id
+    assert (entries, True) == (ledger.verify().entries, ledger.verify().ok)

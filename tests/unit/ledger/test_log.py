@@ -96,3 +96,33 @@ def test_audit_log_is_bounded(ledger: Ledger) -> None:
     assert rows[1:2] == ledger.audit_log(
         rows[1].at.astimezone(dt.timezone(dt.timedelta(hours=5))), limit=1
     )
+
+
+def test_the_log_is_read_from_its_end_too(ledger: Ledger) -> None:
+    """Newest first, page by page, with a filter; then nothing follows."""
+    first, after = ledger.releases(limit=3, newest_first=True)
+    rest, end = ledger.releases(limit=3, after=after, newest_first=True)
+    later, _ = ledger.releases(first=LATER, newest_first=True)
+
+    assert [f"rel-{one}" for one in "edcba"] == [one.release_id for one in [*first, *rest]]
+    assert end is None
+    assert ["rel-e", "rel-c"] == [one.release_id for one in later]
+
+
+def test_the_span_is_from_the_first_to_the_last_day(ledger: Ledger, tmp_path: Path) -> None:
+    """Of whatever metric; None before the first release."""
+    empty = open_ledger(tmp_path)
+
+    assert (DAY, LATER) == ledger.span()
+    assert empty.span() is None
+    empty.close()
+
+
+def test_plans_of_one_budget(ledger: Ledger) -> None:
+    """Only what was charged to it."""
+    budgets = {row["budget_id"] for row in ledger.plans()[0]}
+
+    for budget_id in budgets:
+        found, _ = ledger.plans(budget_id=budget_id)
+        assert {budget_id} == {row["budget_id"] for row in found}
+    assert [] == ledger.plans(budget_id="none")[0]

@@ -30,8 +30,8 @@ LATER = '''"""A table for later."""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 
 def upgrade() -> None:
@@ -44,9 +44,9 @@ def later_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A newer version of the product, which has one revision more."""
     scripts = tmp_path / "100% newer"
     shutil.copytree(schema.SCRIPT_LOCATION, scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    (scripts / "versions" / "0004_later.py").write_text(LATER)
+    (scripts / "versions" / "0005_later.py").write_text(LATER)
     monkeypatch.setattr(schema, "SCRIPT_LOCATION", scripts)
-    monkeypatch.setattr(schema, "REVISIONS", ("0001", "0002", "0003", "0004"))
+    monkeypatch.setattr(schema, "REVISIONS", ("0001", "0002", "0003", "0004", "0005"))
 
 
 def tables(folder: Path) -> set[object]:
@@ -67,7 +67,7 @@ def test_dry_run_shows_everything_and_makes_nothing(tmp_path: Path) -> None:
     pending = migrate(url_of(tmp_path), mark_path=mark_of(tmp_path), clock=Ticking(), dry_run=True)
 
     everything = "".join(one.sql for one in pending)
-    assert ["0001", "0002", "0003"] == [one.revision for one in pending]
+    assert ["0001", "0002", "0003", "0004"] == [one.revision for one in pending]
     assert "triggers" in pending[0].summary
     assert all(f"CREATE TABLE {table}" in everything for table in APPEND_ONLY)
     assert [] == list(tmp_path.iterdir())
@@ -79,20 +79,22 @@ def test_migrate_makes_a_ledger_once(tmp_path: Path) -> None:
         migrate(url_of(tmp_path), mark_path=mark_of(tmp_path), clock=Ticking()) for _ in range(2)
     )
 
-    assert (["0001", "0002", "0003"], ()) == ([one.revision for one in first], second)
+    assert (["0001", "0002", "0003", "0004"], ()) == ([one.revision for one in first], second)
     assert tables(tmp_path) >= {"entries", "charges"}
 
 
 @pytest.mark.usefixtures("later_revision")
 def test_postgres_text_has_its_own_triggers() -> None:
     """The same revisions give SQL for Postgres, with triggers that refuse TRUNCATE too."""
-    first, second, third, fourth = schema.pending_revisions(None, dialect_name="postgresql")
+    first, second, third, fourth, fifth = schema.pending_revisions(None, dialect_name="postgresql")
 
-    refusals = [one.sql.count("BEFORE UPDATE OR DELETE OR TRUNCATE") for one in (first, second)]
-    assert [len(APPEND_ONLY) - 1, 1] == refusals
+    refusals = [
+        one.sql.count("BEFORE UPDATE OR DELETE OR TRUNCATE") for one in (first, second, fourth)
+    ]
+    assert [len(APPEND_ONLY) - 3, 1, 2] == refusals
     assert "CHECK (spent >= 0 AND spent <= allowances * 1000000000000000)" in third.sql
-    assert "CREATE TABLE later" in fourth.sql
-    assert "CREATE TABLE entries" not in fourth.sql
+    assert "CREATE TABLE later" in fifth.sql
+    assert "CREATE TABLE entries" not in fifth.sql
 
 
 def test_older_ledger_is_upgraded_on_open(tmp_path: Path, request: pytest.FixtureRequest) -> None:
@@ -108,7 +110,7 @@ def test_older_ledger_is_upgraded_on_open(tmp_path: Path, request: pytest.Fixtur
     report = ledger.verify()
     ledger.close()
 
-    assert (["0004"], True) == ([one.revision for one in pending], untouched)
+    assert (["0005"], True) == ([one.revision for one in pending], untouched)
     assert "later" in tables(tmp_path)
     assert (1, ()) == (report.releases, report.problems)
 
@@ -154,7 +156,7 @@ def test_first_release_refuses_a_newer_ledger(
 def test_an_upgrade_that_fails_leaves_the_old_tables(tmp_path: Path, later_revision: None) -> None:
     """Every revision or none: a failing one takes the earlier ones back."""
     broken = LATER + "    raise ZeroDivisionError\n"
-    (schema.SCRIPT_LOCATION / "versions" / "0004_later.py").write_text(broken)
+    (schema.SCRIPT_LOCATION / "versions" / "0005_later.py").write_text(broken)
 
     with pytest.raises(ZeroDivisionError):
         open_ledger(tmp_path)
@@ -171,7 +173,7 @@ def test_newer_ledger_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SchemaVersionError, match="newer version") as refused:
         open_ledger(tmp_path)
 
-    assert ("0099", ["0001", "0002", "0003"]) == (
+    assert ("0099", ["0001", "0002", "0003", "0004"]) == (
         refused.value.facts["found"],
         refused.value.facts["known"],
     )

@@ -90,8 +90,8 @@ def test_columns_are_taken_from_the_release() -> None:
     assert (None, "2026-02-03", 7) == (columns["segment"], columns["day"], columns["window_days"])
 
 
-def test_opening_a_month_writes_three_rows(tmp_path: Path) -> None:
-    """Budget, plan and charge are entered together; commitment and releases follow on their own."""
+def test_opening_a_month_writes_four_rows(tmp_path: Path) -> None:
+    """Budget, plan, charge and who opened it are one; commitment and releases follow later."""
     ledger = open_ledger(tmp_path)
     open_month(ledger, days=1)
     ledger.close()
@@ -101,10 +101,11 @@ def test_opening_a_month_writes_three_rows(tmp_path: Path) -> None:
         ("budget", "plan:2026-02"),
         ("plan", "plan-2026-02"),
         ("charge", "plan-2026-02"),
+        ("audit", "5"),
         ("commitment", "plan-2026-02"),
         *[("release", f"rel-plan-2026-02-{step}") for step in range(DAY_STEPS)],
     ] == [row[:2] for row in rows]
-    assert [3, 1, DAY_STEPS] == list(Counter(row[2] for row in rows).values())
+    assert [4, 1, DAY_STEPS] == list(Counter(row[2] for row in rows).values())
     ((kind, digest),) = raw_rows(
         tmp_path, "SELECT kind, digest FROM plans JOIN commitments USING (plan_id)"
     )

@@ -4,7 +4,7 @@ import pytest
 
 from dpdau.app import admission
 from dpdau.app.admission import RateLimiter
-from dpdau.domain import Caller, Scope
+from dpdau.domain import OPERATOR, Caller, Scope, act_as, actor
 from dpdau.errors import NotAuthenticatedError, NotAuthorizedError, RateLimitedError
 from dpdau.rpc.guard import Guard, Visitor, key_of
 
@@ -78,3 +78,18 @@ def test_a_visitor_shows_no_key() -> None:
     """Neither the key nor the address is in the repr, and the first key counts."""
     assert "secret" not in repr(Visitor("secret-address", "secret-key"))
     assert "a" == key_of((("other", "x"), ("x-api-key", "a"), ("x-api-key", "b")))
+
+
+def test_a_key_has_its_own_limit_and_name() -> None:
+    """As over HTTP: its window is its own, and the audit log names it."""
+    keys = Keys()
+    limited = Caller("a", frozenset({Scope.READ}), "0123", "1/hour")
+    keys.authenticate = lambda _key: limited  # type: ignore[method-assign]
+    met, limiter = Guard(keys, no_auth=False), RateLimiter("9/hour")  # type: ignore[arg-type]
+    visitor = Visitor("10.0.0.1", "a")
+
+    assert limited == met.admit(visitor, Scope.READ, limiter)
+    assert "a (0123)" == actor()
+    with pytest.raises(RateLimitedError):
+        met.admit(visitor, Scope.READ, limiter)
+    act_as(OPERATOR)
