@@ -1,4 +1,4 @@
-"""Structured logs that refuse private types, and the counters of the product.
+"""Structured logs that refuse private types, the counters of the product, and its spans.
 
 Logs are one JSON object a line on stderr. They carry no user id and no exact count: a
 `BoundedCount`, `Event` or `EventBatch` that is handed to a log call raises.
@@ -10,9 +10,9 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
-from typing import Any, Final, TextIO
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Final, Protocol, TextIO, cast
 
 import msgspec
 import structlog
@@ -26,8 +26,7 @@ _FRAMES_MAX: Final = 12
 _STAMPER: Final = structlog.processors.TimeStamper(fmt="iso", utc=True)
 _BLANK: Final = logging.makeLogRecord({"levelno": logging.INFO, "levelname": "INFO"}).__dict__
 _PRIVATE: Final = (BoundedCount, Event, EventBatch)
-# Commands that serve nothing leave standard output to what they print.
-structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+_NO_SPAN: Final = nullcontext()
 
 
 def configure_logs(*, stream: TextIO | None = None, level: str = "INFO") -> None:
@@ -169,8 +168,64 @@ class _Batched(io.TextIOBase):
 
 def log(name: str) -> structlog.stdlib.BoundLogger:
     """The logger of one room."""
-    logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
-    return logger
+    return cast("structlog.stdlib.BoundLogger", _Logger(name))
+
+
+class _Logger:
+    """Logs as the process is configured; where it is not, on stderr.
+
+    To import the product configures nothing, so it can be part of any program; and a command that
+    serves nothing leaves standard output to what it prints.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._configured = structlog.get_logger(name)
+
+    def __getattr__(self, method: str) -> Any:
+        if structlog.is_configured():
+            return getattr(self._configured, method)
+        return getattr(structlog.wrap_logger(structlog.PrintLogger(sys.stderr)), method)
+
+
+class Note(Protocol):
+    """Says at the end of a request what it was; see `Tracer.request`."""
+
+    def __call__(self, name: str, facts: Mapping[str, str | int], *, failed: bool) -> None:
+        """Names the request, and says whether it failed here."""
+
+
+class Tracer(Protocol):
+    """What makes spans; `app.exporting` has the one of OpenTelemetry.
+
+    Facts name what is done, as a route, a transaction or a metric: never a user, a count, a size.
+    """
+
+    def work(self, name: str, facts: Mapping[str, str]) -> AbstractContextManager[None]:
+        """A piece of work inside a trace; an error that leaves it is told by its kind alone."""
+
+    def request(self, headers: Mapping[str, str]) -> AbstractContextManager[Note]:
+        """A request from outside, in the trace that its headers name."""
+
+
+class _Tracing:
+    """Who makes the spans of this process; nobody, until somebody asks for traces."""
+
+    tracer: Tracer | None = None
+
+
+def trace_with(tracer: Tracer | None) -> None:
+    """Has every `span` of this process made by a tracer; None turns tracing off."""
+    _Tracing.tracer = tracer
+
+
+def tracing() -> Tracer | None:
+    """Who makes the spans of this process, if anybody."""
+    return _Tracing.tracer
+
+
+def span(name: str, **facts: str) -> AbstractContextManager[None]:
+    """A piece of work inside a trace; see `Tracer.work`. Nothing where nobody traces."""
+    return _NO_SPAN if _Tracing.tracer is None else _Tracing.tracer.work(name, facts)
 
 
 def place_of(error: Exception) -> dict[str, object]:
@@ -217,6 +272,15 @@ class Metrics:
         self.refusals = Counter(
             "dpdau_refusals", "Requests refused, by error code.", ["code"], registry=registry
         )
+        self.failures = Counter(
+            "dpdau_failures",
+            "Requests that failed here, whoever asked: a status of 500 or more, /readyz aside.",
+            ["front"],
+            registry=registry,
+        )
+        for front in ("http", "grpc"):
+            # From the start: what appears with its first failure has no rate yet.
+            self.failures.labels(front)
         self.erasures = Counter("dpdau_erasures", "Users erased.", registry=registry)
         self.budget_spent = Gauge(
             "dpdau_budget_spent_ratio",
@@ -247,10 +311,14 @@ class Metrics:
         """Counts a release and shows the state of its budget."""
         self.releases.labels(metric, str(replayed).lower()).inc()
         self.budget_spent.labels(block.metric, block.period).set(
-            block.epsilon_spent / block.epsilon_cap
+            round(block.epsilon_spent / block.epsilon_cap, 9)
         )
 
     def transacted(self, name: str, outcome: str, seconds: float) -> None:
         """Counts and times a transaction of the ledger."""
         self.ledger_transactions.labels(name, outcome).inc()
         self.ledger_seconds.labels(name).observe(seconds)
+
+    def span(self, name: str) -> AbstractContextManager[None]:
+        """See `span`; for rooms that do not load what logs and counts."""
+        return span(name)

@@ -19,6 +19,7 @@ CHART = ROOT / "deploy" / "helm" / "dpdau"
 VALUES = sorted(CHART.glob("ci/*-values.yaml"))
 KUBERNETES = "1.34.0"
 SECRETS = {"HASH_SALT_SECRET", "SERVICE_API_KEY", "SERVICE_DATABASE_URL", "KAFKA_OPTIONS"}
+SECRETS |= {"ALERT_WEBHOOK_URL", "ALERT_WEBHOOK_SECRET", "SMTP_URL"}
 pytestmark = pytest.mark.xdist_group("helm")
 
 
@@ -217,6 +218,19 @@ def test_the_monitor_is_asked_for(helm: Path) -> None:
     assert "ServiceMonitor" not in small
     assert selected and set(selected) == {None}
     assert "/metrics" == monitor["spec"]["endpoints"][0]["path"]
+
+
+def test_the_rules_are_asked_for(helm: Path) -> None:
+    """A PrometheusRule is made on request alone: the rules, which point to the given runbook."""
+    small, full = (
+        rendered(helm, CHART / "ci" / f"{name}-values.yaml") for name in ("small", "full")
+    )
+    (made,) = full["PrometheusRule"]
+    text = (ROOT / "deploy" / "prometheus" / "rules.yml").read_text("utf-8")
+    given = text.replace("docs/runbook.md#", "https://wiki.internal/dpdau/runbook#")
+
+    assert "PrometheusRule" not in small
+    assert yaml.safe_load(given) == made["spec"]
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,12 @@
 import io
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import structlog
 
 from dpdau import telemetry
 from dpdau.domain import BoundedCount, ContributionBounds, PrivateValueError, Unit
@@ -31,6 +34,30 @@ def _restore_root_logger():
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+def test_to_import_the_product_configures_nothing() -> None:
+    """A program that brings it along logs as before."""
+    ask = "import dpdau.app, dpdau.client, structlog; print(structlog.is_configured())"
+    child = [sys.executable, "-c", ask]
+    done = subprocess.run(child, check=True, capture_output=True, text=True, timeout=60)
+    assert "False" == done.stdout.strip()
+
+
+def test_where_nothing_is_configured_lines_go_to_stderr(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Standard output is for what a command prints; what a program configures comes first."""
+    logger, stream = log("room"), io.StringIO()
+    logger.warning("before")
+    out, err = capsys.readouterr()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(stream))
+    logger.warning("after")
+    structlog.reset_defaults()
+
+    assert ("", True) == (out, "before" in err)
+    assert ("after" in stream.getvalue(), "before" in stream.getvalue()) == (True, False)
+    assert ("", "") == tuple(capsys.readouterr())
 
 
 def test_each_line_is_one_json_object() -> None:
@@ -81,6 +108,7 @@ def test_nothing_but_the_product_is_counted() -> None:
         "dpdau_releases",
         "dpdau_refusals",
         "dpdau_erasures",
+        "dpdau_failures",
         "dpdau_budget_spent_ratio",
         "dpdau_kafka_lag",
         "dpdau_ledger_transactions",

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from limits import parse
@@ -71,29 +72,34 @@ class RateLimiter:
     """
 
     def __init__(self, limit: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        item = parse(limit)
-        self._amount: Final = item.amount
-        self._seconds: Final = item.get_expiry()
+        self._amount, self._seconds = _parsed(limit)
         self._clock = clock
         self._lock = threading.Lock()
         self._windows: dict[tuple[str, str], tuple[float, int]] = {}
 
-    def take(self, kind: str, name: str) -> Rate:
-        """Counts one request of an `address` or a `key`; any thread may ask."""
+    def take(self, kind: str, name: str, limit: str | None = None) -> Rate:
+        """Counts one request of an `address` or a `key`; any thread may ask.
+
+        Args:
+            kind: What is counted.
+            name: Which one.
+            limit: What holds for this one, if that is another limit.
+        """
         now, window = self._clock(), (kind, name)
+        amount, seconds = (self._amount, self._seconds) if limit is None else _parsed(limit)
         with self._lock:
             end, taken = self._windows.get(window, (now, 0))
             if end <= now:
                 self._make_room(now)
                 self._windows.pop(window, None)
-                end, taken = now + self._seconds, 0
+                end, taken = now + seconds, 0
             self._windows[window] = (end, taken + 1)
         return Rate(
             kind=kind,
-            limit=self._amount,
-            remaining=max(self._amount - taken - 1, 0),
-            reset_seconds=min(max(math.ceil(end - now), 1), self._seconds),
-            exceeded=taken >= self._amount,
+            limit=amount,
+            remaining=max(amount - taken - 1, 0),
+            reset_seconds=min(max(math.ceil(end - now), 1), seconds),
+            exceeded=taken >= amount,
         )
 
     def _make_room(self, now: float) -> None:
@@ -102,6 +108,13 @@ class RateLimiter:
             self._windows = {one: known for one, known in self._windows.items() if known[0] > now}
             for one in list(self._windows)[: len(self._windows) - WINDOWS_MAX // 2]:
                 del self._windows[one]
+
+
+@lru_cache(maxsize=KNOWN_KEYS_MAX)
+def _parsed(limit: str) -> tuple[int, int]:
+    """How many in how many seconds."""
+    item = parse(limit)
+    return item.amount, item.get_expiry()
 
 
 class KnownCallers:

@@ -128,6 +128,10 @@ class Intake:
         """Has `check_ready` ask whoever brings events by itself whether it still does."""
         self._feeds.append(check)
 
+    def outcomes(self) -> dict[str, int]:
+        """What became of the events that this process took into the store: exact, so private."""
+        return self._commits.tally.outcomes()
+
     def alone(self, work: Callable[[], _Answer]) -> _Answer:
         """Does other work on the store, when all events that were taken before are written."""
         return self._commits.alone(work).result()

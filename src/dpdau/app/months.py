@@ -24,6 +24,7 @@ from dpdau.ledger.ledger import Ledger
 from dpdau.ledger.statement import Statements
 from dpdau.plan import MonthPlan, Question, month_plan_id, own_windows
 from dpdau.release import MonthReleaser, views
+from dpdau.telemetry import span
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,10 @@ class Months:
         """See `Verbs.open_month`."""
         self._charge(month)
         return self.status(month)
+
+    def catch_up(self, month: str) -> int:
+        """Takes the closed days of an open plan now; gives how many numbers were released."""
+        return len(self.releaser.take(month, self.releaser.calendar.last_closed_day()))
 
     def status(self, month: str) -> MonthStatus:
         """See `Verbs.month`."""
@@ -130,7 +135,8 @@ class Months:
         self.releaser.calendar.require_closed(window.end)
         month = month_of(window.end)
         self._charge(month)
-        self.releaser.take(month, window.end)
+        with span("release", metric=metric.value):
+            self.releaser.take(month, window.end)
         made = self.ledger.find_release(metric, window, segment)
         assert made is not None, "a day that was taken has its numbers"
         return made, False
@@ -190,7 +196,8 @@ class Months:
                 failed = error
         for month in self.ledger.unfinished_months():
             try:
-                released += len(self.releaser.take(month, newest))
+                with span("release due", month=month):
+                    released += len(self.releaser.take(month, newest))
             except DpdauError as error:
                 failed = error
         self.releaser.end_what_is_over()

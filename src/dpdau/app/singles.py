@@ -10,6 +10,7 @@ from dpdau.ledger.ledger import Ledger
 from dpdau.ledger.statement import Statements
 from dpdau.plan import GrowthPlan, Plan, Question
 from dpdau.release import Releaser
+from dpdau.telemetry import span
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class Singles:
             BudgetExhaustedError: What it would cost, what is left, and what can be done.
         """
         try:
-            return self.releaser.release(asked, fresh=fresh)
+            with span("release", metric=asked.metric.value):
+                return self.releaser.release(asked, fresh=fresh)
         except BudgetExhaustedError:
             plan = promises.on_demand(asked, edition=0, terms=self.releaser.terms)
             raise self.exhausted(plan) from None

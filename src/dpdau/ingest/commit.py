@@ -30,8 +30,9 @@ from dpdau.errors import (
 from dpdau.ingest.batch import IngestReport, Source, build_many
 from dpdau.ingest.decoded import DecodedTable
 from dpdau.ingest.event import Decoded
+from dpdau.ingest.tally import Tally
 from dpdau.pseudonym import Pseudonymizer
-from dpdau.telemetry import log
+from dpdau.telemetry import log, span
 
 __all__ = ["GroupCommit", "QueueLimits", "Reply", "Request"]
 
@@ -160,6 +161,7 @@ class GroupCommit:
         self._dimensions = tuple(dimensions)
         self._before = before
         self._limits = QueueLimits() if limits is None else limits
+        self.tally = Tally()
         self._changed = threading.Condition()
         self._turn = threading.Lock()
         self._lent_until = self._not_lent_before = 0.0
@@ -194,7 +196,7 @@ class GroupCommit:
         """
         report: Future[IngestReport] = Future()
         request = Request(decoded, report, batch_id, offsets or {})
-        if not _is_empty(request):
+        if not self._is_empty(request):
             self._submit(request)
         return report
 
@@ -204,7 +206,7 @@ class GroupCommit:
         What `submit` raises is given to the reply of each.
         """
         for request in requests:
-            if not _is_empty(request):
+            if not self._is_empty(request):
                 try:
                     self._submit(request, wakes=False)
                 except DpdauError as error:
@@ -452,16 +454,20 @@ class GroupCommit:
             return []
         sources = [Source(one.decoded, one.batch_id, one.offsets) for one in group]
         batches = build_many(sources, pseudonymizer, dimensions=self._dimensions)
-        applied = self._store.apply_many(batches)
-        return [_report(request, one) for request, one in zip(group, applied, strict=True)]
+        with span("commit"):
+            applied = self._store.apply_many(batches)
+        reports = [_report(request, one) for request, one in zip(group, applied, strict=True)]
+        self.tally.add(reports)
+        return reports
 
-
-def _is_empty(request: Request) -> bool:
-    """Whether nothing of a request has to be stored; then it is answered."""
-    if request.size or request.offsets:
-        return False
-    request.reply.set_result(_report(request, Applied(0, 0, 0)))
-    return True
+    def _is_empty(self, request: Request) -> bool:
+        """Whether nothing of a request has to be stored; then it is answered."""
+        if request.size or request.offsets:
+            return False
+        report = _report(request, Applied(0, 0, 0))
+        self.tally.add([report])
+        request.reply.set_result(report)
+        return True
 
 
 def _do(task: _Task) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from dpdau import __version__, aggregates
 from dpdau import plan as plans
 from dpdau.activity.store import ActivityStore
-from dpdau.domain import BoundedCount, Metric, Release, Segment, Window, month_days
+from dpdau.domain import BoundedCount, Metric, Release, Segment, Window, actor, month_days
 from dpdau.errors import InvalidPlanError, NotFoundError, StoreCorruptError
 from dpdau.ledger.ledger import Ledger
 from dpdau.ledger.steps import OpenRequest, StoredPlan
@@ -160,7 +160,7 @@ class MonthReleaser:
             InvalidPlanError: It is at its end, or no reason is given.
         """
         plan_id = plans.month_plan_id(month)
-        self.ledger.abandon(plan_id, actor="operator", reason=reason)
+        self.ledger.abandon(plan_id, actor=actor(), reason=reason)
         self.store.end_month(month)
 
     def strategy_of(self, plan_id: str) -> LatticeStrategy | None:

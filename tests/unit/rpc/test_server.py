@@ -333,12 +333,16 @@ def test_a_bug_tells_nothing(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError(CANARY)
 
     monkeypatch.setattr(app, "erase", fail)
+    monkeypatch.setattr(app, "metrics", Metrics())
     with (
         captured_logs() as logs,
         rpc_service(app) as stub,
         pytest.raises(grpc.RpcError) as refused,
     ):
         stub.Erase(v1.EraseRequest(user_id=CANARY), metadata=KEY)
+    failed = app.metrics.registry.get_sample_value("dpdau_failures_total", {"front": "grpc"})
+
+    assert 1 == failed
 
     assert grpc.StatusCode.INTERNAL == refused.value.code()
     assert CANARY not in str(refused.value.trailing_metadata()) + logs.getvalue()
@@ -361,6 +365,8 @@ def test_no_user_id_and_no_key_is_logged(tmp_path: Path) -> None:
         told = str(reply) + str(refused.value) + str(refused.value.trailing_metadata())
         counted = generate_latest(app.metrics.registry).decode()
 
+    # What a caller can mend is no failure of the service.
+    assert 'dpdau_failures_total{front="grpc"} 0.0' in counted
     assert (1, 2) == (reply.accepted, reply.rejected_count)
     for secret in (CANARY, API_KEY):
         assert secret not in logs.getvalue() + told + counted

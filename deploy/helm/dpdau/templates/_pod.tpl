@@ -48,12 +48,14 @@ containers:
             key: SERVICE_DATABASE_URL
             # Fronts and the writer share the ledger, so with fronts it has to be there.
             optional: {{ eq (int .Values.fronts.replicas) 0 }}
-      - name: KAFKA_OPTIONS
+      {{- range $name := list "KAFKA_OPTIONS" "ALERT_WEBHOOK_URL" "ALERT_WEBHOOK_SECRET" "SMTP_URL" }}
+      - name: {{ $name }}
         valueFrom:
           secretKeyRef:
-            name: {{ .Values.existingSecret }}
-            key: KAFKA_OPTIONS
+            name: {{ $.Values.existingSecret }}
+            key: {{ $name }}
             optional: true
+      {{- end }}
     ports:
       - name: http
         containerPort: 8000
