@@ -12,7 +12,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 SCRATCH := reports/smoke
 
-.PHONY: load-test spark-package verify-deploy help setup run test lint fmt smoke bench backup-ledger placeholder-check precommit ci-guard lock docs strategies eval plots
+.PHONY: screenshots load-test spark-package verify-deploy help setup run test lint fmt smoke bench backup-ledger placeholder-check precommit ci-guard lock docs strategies eval plots
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -67,6 +67,14 @@ fmt: setup ## Format and apply safe fixes
 docs: setup ## Regenerate the reference pages and the OpenAPI snapshot
 	@WRITE_OPENAPI=1 DPDAU_UPDATE_SNAPSHOTS=1 $(BIN)/python -m pytest -q tests/surface/test_docs.py tests/surface/test_openapi.py
 
+.PHONY: site
+site: setup ## Build the documents as a site in site/, with notebooks run; nothing in it needs a network
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Built site/index.html; to search it too: $(BIN)/python -m http.server --directory site"
+
+screenshots: setup ## Walk through the running demo in Chromium and write docs/images/dashboard-*.png
+	@$(BIN)/python tests/screenshots.py
+
 backup-ledger: setup ## Copy the ledger of DATA_DIR, online and consistent, to DATA_DIR/backups
 	@$(BIN)/dpdau backup
 
@@ -79,8 +87,8 @@ ci-guard: setup ## Fail where SERVICE_API_KEY is unset or a known default
 precommit: lint placeholder-check ## What to run before a commit
 	@$(BIN)/python -m pytest -q -n 2 -m 'not slow and not statistical'
 
-verify-deploy: setup ## Check image, compose.yaml, chart and unit, without an engine or a cluster
-	@$(BIN)/python -m pytest -q tests/surface/test_deploy*.py tests/surface/test_scale.py
+verify-deploy: setup ## Check image, compose.yaml, chart, unit and Litestream, without an engine or a cluster
+	@$(BIN)/python -m pytest -q tests/surface/test_deploy*.py tests/surface/test_scale.py tests/surface/deploy_litestream.py
 
 spark-package: setup ## Pack what the executors of a Spark need of dpdau into dist/dpdau-spark.zip
 	@$(BIN)/python deploy/spark/package.py dist/dpdau-spark.zip

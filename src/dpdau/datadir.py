@@ -55,6 +55,11 @@ class DataDir:
         return self.root / "keyring"
 
     @property
+    def card_key(self) -> Path:
+        """The key that signs privacy cards."""
+        return self.root / "card.key.pem"
+
+    @property
     def backups(self) -> Path:
         """Where backups go unless told otherwise."""
         return self.root / "backups"
@@ -88,6 +93,11 @@ class DataDir:
     def plots(self) -> Path:
         """Figures of experiments."""
         return self.root / "plots"
+
+    @property
+    def alerts(self) -> Path:
+        """How far the audit log was looked through for what is worth an alert."""
+        return self.root / "alerts.json"
 
     @property
     def reports(self) -> Path:

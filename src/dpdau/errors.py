@@ -31,6 +31,7 @@ DpdauError
     ├── StoreCorruptError          a checksum or an authentication tag does not match
     ├── SecretMismatchError        the secret is not the one the data was written under
     ├── TopicMismatchError         the Kafka topic does not go on where it was left
+    ├── CardMismatchError          a privacy card is not what was signed
     └── SchemaVersionError         written by a newer version
 ```
 
@@ -234,6 +235,12 @@ class TopicMismatchError(IntegrityError):
     code = "topic_mismatch"
 
 
+class CardMismatchError(IntegrityError):
+    """A privacy card is not what was signed, or not by that key."""
+
+    code = "card_mismatch"
+
+
 class SchemaVersionError(IntegrityError):
     """Written by a newer version than this one."""
 
@@ -278,6 +285,7 @@ OUTCOMES: dict[type[DpdauError], Outcome] = {
     StoreCorruptError: Outcome(500, "DATA_LOSS", 6),
     SecretMismatchError: Outcome(500, "FAILED_PRECONDITION", 6),
     TopicMismatchError: Outcome(500, "DATA_LOSS", 6),
+    CardMismatchError: Outcome(422, "DATA_LOSS", 6),
     SchemaVersionError: Outcome(500, "FAILED_PRECONDITION", 6),
 }
 

@@ -11,8 +11,10 @@ import re
 import tomllib
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, get_args
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import (
@@ -41,6 +43,7 @@ _PASSWORD: Final = re.compile(r"(://[^:/@]*:|[?&]password=)[^&@]+?(@|&|$)")
 """The password in a URL, which may not be shown."""
 _TOKEN: Final = re.compile(r"(;token=)[^;]+")
 """The same for a Spark Connect server."""
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _COMMA: Final = re.compile(r"(?<!\\),")
 _TOPIC: Final = r"^[A-Za-z0-9._-]{1,249}$"
 _NAME_OF_DIMENSION: Final = re.compile(r"^[a-z][a-z0-9_]{0,63}$")
@@ -99,6 +102,19 @@ def _usable_key(key: SecretStr | None) -> SecretStr | None:
     if any(word in text for word in _KNOWN_DEFAULTS):
         raise ValueError("found a known default; run `dpdau init` to make a key")
     return key
+
+
+def _leaving(url: SecretStr | None, *, safe: tuple[str, ...], plain: str) -> SecretStr | None:
+    """Alerts name budgets and keys: they leave this machine encrypted or not at all."""
+    if url is not None:
+        parts = urlsplit(url.get_secret_value())
+        allowed = {*safe, plain} if parts.hostname in _LOOPBACK else {*safe}
+        if not parts.hostname or parts.scheme not in allowed or parts.port == 0:
+            raise ValueError(f"expected {' or '.join(safe)}, or {plain} to this machine")
+    return url
+
+
+_MAIL: Final = partial(_leaving, safe=("smtp+starttls", "smtps"), plain="smtp")
 
 
 def _named_values(options: SecretStr | None) -> SecretStr | None:
@@ -268,6 +284,30 @@ class Settings(BaseSettings):
     GRPC_TLS_KEY: Path | None = Field(
         None, description="PEM file of the private key of GRPC_TLS_CERTIFICATE."
     )
+    ALERT_WEBHOOK_URL: Annotated[
+        SecretStr | None, AfterValidator(partial(_leaving, safe=("https",), plain="http"))
+    ] = Field(None, description="URL that alerts are posted to as JSON; https, or this machine.")
+    ALERT_WEBHOOK_SECRET: Annotated[SecretStr | None, AfterValidator(_usable_key)] = Field(
+        None, description="Secret that signs each post to ALERT_WEBHOOK_URL; 16 characters or more."
+    )
+    ADMIN_EMAIL: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")] | None = Field(
+        None, description="Address that alerts are sent to; needs SMTP_URL."
+    )
+    SMTP_URL: Annotated[SecretStr | None, AfterValidator(_MAIL)] = Field(
+        None,
+        description="Mail server, smtp+starttls://USER:PASSWORD@HOST:587 or smtps://…:465; "
+        "smtp://localhost:25 on this machine alone.",
+    )
+    OTEL_EXPORTER_OTLP_ENDPOINT: str | None = Field(
+        None, description="OpenTelemetry collector for traces and metrics, http://HOST:4318."
+    )
+    OTEL_METRIC_EXPORT_INTERVAL: int = Field(
+        60_000, ge=100, description="Milliseconds between two exports of metrics."
+    )
+    OTEL_SDK_DISABLED: bool = Field(default=False, description="Turns OpenTelemetry off.")
+    BACKUP_PASSPHRASE: Annotated[SecretStr | None, AfterValidator(_usable_key)] = Field(
+        None, description="Passphrase of encrypted backups; 16 characters or more."
+    )
     EXPERIMENT_ID: str = Field(
         "default",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
@@ -298,6 +338,13 @@ class Settings(BaseSettings):
         """One of the two alone would serve without TLS, or not at all."""
         if (self.GRPC_TLS_CERTIFICATE is None) != (self.GRPC_TLS_KEY is None):
             raise ValueError("GRPC_TLS_KEY: expected with GRPC_TLS_CERTIFICATE, or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _mail_has_a_server(self) -> Self:
+        """An address without a server would never hear of anything."""
+        if self.ADMIN_EMAIL is not None and self.SMTP_URL is None:
+            raise ValueError("SMTP_URL: expected with ADMIN_EMAIL")
         return self
 
     @classmethod
@@ -431,7 +478,8 @@ def _first_line(error: ValidationError) -> str:
     if not first["loc"]:
         return f"{message}."
     name = str(first["loc"][0])
-    if name in ("SERVICE_API_KEY", "HASH_SALT_SECRET", "SERVICE_DATABASE_URL", "SPARK_OPTIONS"):
+    is_secret = SecretStr in get_args(Settings.model_fields[name].annotation)
+    if is_secret or name == "SERVICE_DATABASE_URL":
         return f"{name}: {message}."
     return f"{name}: {message}; found {first['input']!r}."
 

@@ -24,6 +24,7 @@ ROOT_FILES = ROOT_DOCUMENTS | {
     "Makefile",
     "compose.yaml",
     "hatch_build.py",
+    "mkdocs.yml",
     "pyproject.toml",
     "requirements.lock",
 }

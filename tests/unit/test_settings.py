@@ -223,3 +223,44 @@ def test_the_lake_is_under_the_data_directory_unless_it_is_named() -> None:
     """Others read it too, so it is absolute."""
     assert Path("data/lake").absolute() == load().lake_dir
     assert Path("/mnt/lake") == load(LAKE_DIR=Path("/mnt/lake")).lake_dir
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("ALERT_WEBHOOK_URL", "http://chat.example/hook-5f1d"),
+        ("ALERT_WEBHOOK_URL", "ftp://chat.example/hook-5f1d"),
+        ("ALERT_WEBHOOK_URL", "https:///hook-5f1d"),
+        ("SMTP_URL", "smtp://user:hook-5f1d@mail.example:25"),
+        ("SMTP_URL", "https://hook-5f1d@mail.example"),
+        ("SMTP_URL", "smtps://user:hook-5f1d@mail.example:port"),
+    ],
+)
+def test_alerts_leave_this_machine_encrypted(
+    monkeypatch: pytest.MonkeyPatch, name: str, url: str
+) -> None:
+    """Plain HTTP and plain SMTP go to this machine alone; what is wrong is not repeated."""
+    monkeypatch.setenv(name, url)
+    with pytest.raises(InvalidSettingError, match=name) as raised:
+        load()
+
+    assert "hook-5f1d" not in raised.value.message
+
+
+def test_places_of_alerts_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address of a chat is a secret, and so is the password of a mailbox."""
+    monkeypatch.setenv("ALERT_WEBHOOK_URL", "http://[::1]:9/hook-5f1d")
+    monkeypatch.setenv("SMTP_URL", "smtp+starttls://user:hook-5f1d@mail.example")
+    monkeypatch.setenv("ADMIN_EMAIL", "ops@example.org")
+    loaded = load()
+
+    assert "ops@example.org" == loaded.ADMIN_EMAIL
+    assert "hook-5f1d" not in str(rows(loaded)) + repr(loaded)
+
+
+def test_an_address_needs_a_mail_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address that nobody can write to stops the start."""
+    monkeypatch.setenv("ADMIN_EMAIL", "ops@example.org")
+
+    with pytest.raises(InvalidSettingError, match="SMTP_URL: expected with ADMIN_EMAIL"):
+        load()

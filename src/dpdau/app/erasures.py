@@ -14,8 +14,9 @@ from dpdau.app.backups import remove_leftovers
 from dpdau.app.gateway import require_activity
 from dpdau.app.intake import Intake
 from dpdau.app.keys import Keys
+from dpdau.app.sealed import is_sealed
 from dpdau.datadir import DataDir
-from dpdau.domain import ErasureReceipt
+from dpdau.domain import ErasureReceipt, actor
 from dpdau.ingest.event import check_user_id
 from dpdau.release import MonthReleaser
 from dpdau.telemetry import Metrics
@@ -85,6 +86,7 @@ class Proof:
         user_tombstones: Open plans that keep a tombstone of the user.
         problems: What contradicts itself.
         kept: All tombstones of the store in use, by plan.
+        unread: Encrypted backups in the data directory: whether the user is in them is not known.
     """
 
     stores: tuple[str, ...]
@@ -97,6 +99,7 @@ class Proof:
     user_tombstones: tuple[str, ...]
     problems: tuple[str, ...]
     kept: tuple[KeptNow, ...]
+    unread: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
@@ -117,6 +120,7 @@ class Proof:
             "user_tombstones": list(self.user_tombstones),
             "problems": list(self.problems),
             "tombstones": [one.to_json() for one in self.kept],
+            "unread": list(self.unread),
         }
 
 
@@ -147,7 +151,7 @@ class Erasures:
         require_activity(self._store)
         erasure_id = erasure.new_id()
         # Written down first: a restore of an older copy must know of every erasure there was.
-        self._ledger.audit_event("operator", "erase", {"erasure_id": erasure_id})
+        self._ledger.audit_event(actor(), "erase", {"erasure_id": erasure_id})
         # Events of the user that were received before are written before, and none is meanwhile.
         receipt = self._intake.alone(
             lambda: erasure.erase(
@@ -217,6 +221,7 @@ class Erasures:
                 f"{store}/{one}" for store, findings in stores.items() for one in findings.problems
             ),
             kept=tuple(self._kept(one) for one in stores[folder.activity].kept),
+            unread=tuple(str(path) for path in paths if is_sealed(path)),
         )
 
     def _kept(self, kept: Kept) -> KeptNow:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dpdau import plan as promises
 from dpdau.activity.store import ActivityStore
 from dpdau.app.answers import Answers, budget_name, grantable
-from dpdau.app.callers import identify
+from dpdau.app.callers import Callers
 from dpdau.app.erasures import Erasures
 from dpdau.app.growth import Growth
 from dpdau.app.intake import Intake
@@ -47,6 +47,8 @@ from dpdau.domain import (
     Segment,
     SeriesView,
     SupportsClose,
+    acting,
+    actor,
     check_range,
     month_of,
 )
@@ -64,6 +66,8 @@ from dpdau.settings import Settings
 from dpdau.telemetry import Metrics
 
 PAGE_MAX: Final = 1000
+SCHEDULE: Final = "schedule"
+"""Who acts where nobody asked: the clock."""
 
 
 class App:
@@ -111,6 +115,8 @@ class App:
             before=self._retention.purge_if_due,
         )
         self.attach(self.intake)
+        self.callers = Callers(settings.SERVICE_API_KEY, ledger.keys, clock)
+        self.attach(self.callers)
         self._statements = Statements(ledger, report_terms(settings), reported=reported)
         self._answers = Answers(self._statements, self._terms, metrics)
         self._strategies = strategies
@@ -127,7 +133,7 @@ class App:
             self._statements,
         )
         self._growth = Growth(self._singles, settings.TIMEZONE, metrics)
-        self._months = Months(
+        self.months = Months(
             MonthReleaser(
                 store=store,
                 ledger=ledger,
@@ -142,9 +148,9 @@ class App:
             self._statements,
         )
         self.erasures = Erasures(
-            self._months.releaser, intake=self.intake, keys=self.keys, metrics=metrics
+            self.months.releaser, intake=self.intake, keys=self.keys, metrics=metrics
         )
-        self.live = Live.beside(self._months, settings.LIVE_TICKS, opening=opening)
+        self.live = Live.beside(self.months, settings.LIVE_TICKS, opening=opening)
 
     @classmethod
     def open(
@@ -253,7 +259,7 @@ class App:
         """See `Verbs.price`."""
         asked = self._question(metric, day, window_days, segment)
         if not fresh and self._is_planned(asked):
-            return self._months.quote(asked)
+            return self.months.quote(asked)
         return self._singles.quote(asked)
 
     def release(
@@ -268,7 +274,7 @@ class App:
         """See `Verbs.release`."""
         asked = self._question(metric, day, window_days, segment)
         if not fresh and self._is_planned(asked):
-            release, replayed = self._months.answer(asked)
+            release, replayed = self.months.answer(asked)
         else:
             release, replayed = self._singles.answer(asked, fresh=fresh)
         exact = None
@@ -317,7 +323,7 @@ class App:
         check_range(first, last)
         blocks: dict[str, BudgetBlock] = {}
         answers = []
-        for release in self._months.series(metrics, first, last, segment, view):
+        for release in self.months.series(metrics, first, last, segment, view):
             budget = self._answers.budget_of(release)
             if budget.budget_id not in blocks:
                 blocks[budget.budget_id] = self._statements.block(budget)
@@ -326,19 +332,19 @@ class App:
 
     def price_month(self, month: str) -> MonthQuote:
         """See `Verbs.price_month`."""
-        return self._months.price(month)
+        return self.months.price(month)
 
     def open_month(self, month: str) -> MonthStatus:
         """See `Verbs.open_month`."""
-        return self._months.open(month)
+        return self.months.open(month)
 
     def month(self, month: str) -> MonthStatus:
         """See `Verbs.month`."""
-        return self._months.status(month)
+        return self.months.status(month)
 
     def abandon_month(self, month: str, *, reason: str) -> MonthStatus:
         """Gives up the rest of a month plan; its other days can be bought on demand."""
-        return self._months.abandon(month, reason)
+        return self.months.abandon(month, reason)
 
     def take_due(self) -> int:
         """Takes the tick that is due and all closed days of open plans; drops what is not kept.
@@ -346,15 +352,16 @@ class App:
         Gives how many numbers were released. Under `RELEASE_POLICY=plan` the plan of the newest
         closed day is opened first, whatever is in the store: a charge must not depend on people.
         """
-        try:
-            released = self.live.take_due()
-        finally:
+        with acting(SCHEDULE):
             try:
-                days = self._months.take_due(opening=self._opening)
+                released = self.live.take_due()
             finally:
-                self._retention.purge_if_due()
-                self.keys.tend()
-        return released + days
+                try:
+                    days = self.months.take_due(opening=self._opening)
+                finally:
+                    self._retention.purge_if_due()
+                    self.keys.tend()
+            return released + days
 
     def next_due(self) -> dt.datetime:
         """When the next day closes, or the next tick of the live counter is due."""
@@ -392,7 +399,7 @@ class App:
         """
         check_range(first, last)
         self.ledger.audit_event(
-            "operator",
+            actor(),
             "exact_read",
             {
                 "metrics": {metric.value: days for metric, days in windows.items()},
@@ -416,23 +423,14 @@ class App:
         return self.ledger.plans(after=after, limit=min(limit, PAGE_MAX))
 
     def authenticate(self, text: str | None) -> Caller:
-        """Who an API key belongs to, and what it may do.
-
-        Raises:
-            NotAuthenticatedError: No key, or one that is unknown, expired or revoked.
-        """
-        return identify(
-            text,
-            bootstrap=self.settings.SERVICE_API_KEY,
-            keys=self.ledger.keys,
-            now=self.calendar.clock(),
-        )
+        """See `Callers.identify`."""
+        return self.callers.identify(text)
 
     def grant(self, metric: str, day: dt.date, *, reason: str, grant_id: str = "") -> BudgetBlock:
         """Grants the month of a day one more allowance; what was spent stays visible."""
         name = grantable(metric)
-        month, who = month_of(day), "operator"
-        self.ledger.grant(name, month, actor=who, reason=reason, grant_id=grant_id)
+        month = month_of(day)
+        self.ledger.grant(name, month, actor=actor(), reason=reason, grant_id=grant_id)
         return self.budget(metric, day)
 
     def prepare(self) -> None:
@@ -492,7 +490,7 @@ class App:
 
     def _is_planned(self, asked: Question) -> bool:
         """Whether the policy has the month's plan answer."""
-        return self.settings.RELEASE_POLICY == "plan" and self._months.covers(asked)
+        return self.settings.RELEASE_POLICY == "plan" and self.months.covers(asked)
 
 
 def _close_all(held: Sequence[SupportsClose]) -> None:

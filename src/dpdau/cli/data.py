@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from dpdau.cli import completion
 from dpdau.cli.event_options import (
     DayOption,
     DefaultOpOption,
@@ -125,7 +126,9 @@ def generate_synthetic(
     pattern: Annotated[
         str,
         typer.Option(
-            "--pattern", help="Who is deleted, when: random, top, end, flip, adversarial."
+            "--pattern",
+            help="Who is deleted, when: random, top, end, flip, adversarial.",
+            autocompletion=completion.patterns,
         ),
     ] = "random",
     seed: Annotated[

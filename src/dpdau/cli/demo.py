@@ -3,23 +3,24 @@
 import datetime as dt
 from typing import TYPE_CHECKING, Final
 
-from dpdau.domain import Metric, month_of
+from dpdau.domain import Metric, month_days, month_of
 
 if TYPE_CHECKING:
     from dpdau.app import App
 
 DEMO_SOURCE: Final = "cdnow"
-DEMO_MONTH_END: Final = dt.date(1997, 3, 31)
-_SHOWN_DAYS: Final = 10
+DEMO_MONTHS: Final = tuple(f"1997-{month:02d}" for month in range(1, 7))
+DEMO_LAST: Final = dt.date(1997, 6, 30)
 
 
 def show_demo(app: "App") -> None:
-    """Loads the CDNOW purchase log, opens the plan of March 1997 and shows the whole month.
+    """Loads the CDNOW purchase log, publishes half a year under month plans, and draws it.
 
-    One charge pays for all 93 numbers; what an earlier run released is shown again at no cost.
+    One charge pays for all numbers of a month; what an earlier run released is shown again at no
+    cost.
     """
     from dpdau.cli.data import ingest_file
-    from dpdau.cli.output import OUT, answer_table, budget_table
+    from dpdau.cli.output import OUT, budget_table, print_chart
 
     report = ingest_file(app, DEMO_SOURCE)
     OUT.print(
@@ -27,15 +28,14 @@ def show_demo(app: "App") -> None:
         f"{report.accepted:,} accepted, {report.late:,} late, "
         f"{report.duplicate:,} applied by an earlier run."
     )
-    app.release(Metric.MAU, DEMO_MONTH_END)
-    first = DEMO_MONTH_END.replace(day=1)
-    for metric in Metric:
-        answers = app.series([metric], first, DEMO_MONTH_END)
-        title = f"{metric.value.upper()}, the last {_SHOWN_DAYS} of {len(answers)} days published"
-        OUT.print(answer_table(answers[-_SHOWN_DAYS:], title=title))
-    OUT.print(budget_table([app.budget("plan", DEMO_MONTH_END)]))
-    status = app.month(month_of(DEMO_MONTH_END))
+    for month in DEMO_MONTHS:
+        app.release(Metric.MAU, month_days(month)[1])
+    first = month_days(DEMO_MONTHS[0])[0]
+    answers = app.series(list(Metric), first, DEMO_LAST)
+    print_chart(answers)
+    OUT.print(budget_table([app.budget("plan", DEMO_LAST)]))
+    status = app.month(month_of(DEMO_LAST))
     OUT.print(
-        f"One charge of ε {status.epsilon:g} at δ {status.delta:g} paid for every number of "
-        f"{status.month}: {status.days_taken} days of DAU, WAU and MAU."
+        f"One charge of ε {status.epsilon:g} at δ {status.delta:g} paid for every number of a "
+        f"month. Published: {len(answers)} numbers of {len(DEMO_MONTHS)} months."
     )

@@ -112,6 +112,8 @@ def _show(flushed: "Flushed", proof: "Proof | None") -> None:
             f"user: looked for under {proof.keys_searched} live keys {whole}; found in "
             f"{len(proof.found)} places; tombstones for {marks}"
         )
+    for place in proof.unread[:_FOUND_SHOWN]:
+        typer.echo(f"not searched, for it is encrypted: {place}")
     for place in (*proof.found, *proof.problems)[:_FOUND_SHOWN]:
         typer.echo(f"found: {place}")
 

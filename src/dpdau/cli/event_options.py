@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from dpdau.cli import completion
 from dpdau.domain import Op
 from dpdau.errors import InvalidEventError
 
@@ -12,7 +13,12 @@ if TYPE_CHECKING:
     from dpdau.ingest.event_file import Counted
 
 FormatOption = Annotated[
-    str | None, typer.Option("--format", help="ndjson, csv or parquet; else by the name.")
+    str | None,
+    typer.Option(
+        "--format",
+        help="ndjson, csv or parquet; else by the name.",
+        autocompletion=completion.formats,
+    ),
 ]
 UserOption = Annotated[str, typer.Option("--user", help="Field of the user id.")]
 DayOption = Annotated[str, typer.Option("--day", help="Field of the day.")]

@@ -7,13 +7,26 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpdau.cli.session import JsonOption, print_json, settings
-from dpdau.errors import InvalidSettingError
+from dpdau.cli.session import (
+    ApiKeyOption,
+    JsonOption,
+    MetricsOption,
+    SegmentOption,
+    UrlOption,
+    parse_metrics,
+    parse_segment,
+    print_json,
+    settings,
+    verbs,
+)
+from dpdau.domain import parse_day
+from dpdau.errors import InvalidPlanError, InvalidSettingError
 
 if TYPE_CHECKING:
     from dpdau.app import App
@@ -91,9 +104,64 @@ def evaluate(
 def plots(
     out: OutOption = None,
     experiment_id: IdOption = None,
+    first: Annotated[
+        str | None,
+        typer.Option("--from", help="Draw what is released instead: the first day, YYYY-MM-DD."),
+    ] = None,
+    last: Annotated[
+        str | None, typer.Option("--to", help="The last day, YYYY-MM-DD; with --from.")
+    ] = None,
+    metrics: MetricsOption = "dau,wau,mau",
+    segment: SegmentOption = None,
     as_json: JsonOption = False,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
 ) -> None:
-    """Draw the figures of an experiment from its results; write plots/ID/ under DATA_DIR."""
+    """Draw the figures of an experiment, or of what is released, as PNG and SVG; under
+    DATA_DIR/plots."""
+    if (first is None) != (last is None):
+        raise InvalidPlanError("Expected --from and --to together, found one of them.")
+    if first is not None and last is not None:
+        if experiment_id is not None:
+            raise InvalidPlanError("Expected --experiment-id or --from and --to, found both.")
+        paths = _draw_series(out, _Range(first, last, metrics, segment), url=url, api_key=api_key)
+    else:
+        paths = _draw_experiment(out, experiment_id)
+    if as_json:
+        print_json([str(path) for path in paths])
+        return
+    for path in paths:
+        typer.echo(path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """The words that say which releases are drawn."""
+
+    first: str
+    last: str
+    metrics: str
+    segment: str | None
+
+
+def _draw_series(
+    out: Path | None, asked: _Range, *, url: str | None, api_key: str | None
+) -> list[Path]:
+    """The figure of what is released in a range; never spends."""
+    from dpdau.eval.series import draw_series
+
+    with verbs(url, api_key, reported=False) as product:
+        answers = product.series(
+            parse_metrics(asked.metrics),
+            parse_day(asked.first),
+            parse_day(asked.last),
+            segment=parse_segment(asked.segment),
+        )
+    return draw_series(answers, (out or settings().DATA_DIR) / "plots" / "released")
+
+
+def _draw_experiment(out: Path | None, experiment_id: str | None) -> list[Path]:
+    """The figures of a run, from its results."""
     from dpdau.eval import results
     from dpdau.eval.plots import draw
 
@@ -101,12 +169,7 @@ def plots(
     root = out or loaded.DATA_DIR
     body = results.read(root / "experiments" / loaded.EXPERIMENT_ID / "results.json")
     with _progress("drawing") as told:
-        paths = draw(body, root / "plots" / loaded.EXPERIMENT_ID, on_done=told)
-    if as_json:
-        print_json([str(path) for path in paths])
-        return
-    for path in paths:
-        typer.echo(path)
+        return draw(body, root / "plots" / loaded.EXPERIMENT_ID, on_done=told)
 
 
 def open_app(folder: Path, clock: "Clock", values: Mapping[str, Any]) -> "App":

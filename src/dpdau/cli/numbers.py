@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
+from dpdau.cli import completion
 from dpdau.cli.session import (
     ApiKeyOption,
     FromOption,
     JsonOption,
     MetricsOption,
+    MonthArgument,
     SegmentOption,
     ToOption,
     UrlOption,
@@ -148,6 +150,9 @@ def series(
     view: Annotated[
         SeriesView, typer.Option("--view", help="As released, or a view of it; neither spends.")
     ] = SeriesView.RAW,
+    plot: Annotated[
+        bool, typer.Option("--plot", help="Draw it, with its 95 % bands, in place of a table.")
+    ] = False,
     as_json: JsonOption = False,
     url: UrlOption = None,
     api_key: ApiKeyOption = None,
@@ -164,16 +169,24 @@ def series(
     if as_json:
         print_json([one.to_json() for one in answers])
         return
-    from dpdau.cli.output import OUT, answer_table
+    from dpdau.cli.output import OUT, answer_table, print_chart
 
-    if answers:
-        OUT.print(answer_table(answers))
-    else:
+    if not answers:
         OUT.print("Nothing is released in that range.")
+    elif plot:
+        print_chart(answers)
+    else:
+        OUT.print(answer_table(answers))
 
 
 def budget(
-    metric: Annotated[str, typer.Argument(help="dau, wau, mau, plan or live; `all` shows each.")],
+    metric: Annotated[
+        str,
+        typer.Argument(
+            help="dau, wau, mau, plan or live; `all` shows each.",
+            autocompletion=completion.budgets,
+        ),
+    ],
     day: Annotated[
         str | None, typer.Option("--day", help="A day of the month; today unless given.")
     ] = None,
@@ -204,8 +217,11 @@ def budget(
 
 
 def reset_budget(
-    metric: Annotated[str, typer.Argument(help="dau, wau, mau, plan or live.")],
-    month: Annotated[str, typer.Argument(help="The month, YYYY-MM.", metavar="YYYY-MM")],
+    metric: Annotated[
+        str,
+        typer.Argument(help="dau, wau, mau, plan or live.", autocompletion=completion.budgets),
+    ],
+    month: MonthArgument,
     reason: Annotated[str, typer.Option("--reason", help="Why; kept in the ledger.")],
     grant_id: Annotated[
         str,

@@ -18,15 +18,20 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from dpdau.domain import RELATIVE_ERROR
 
 if TYPE_CHECKING:
+    from dpdau.cli.checks import Finding
     from dpdau.domain import Answer, BudgetBlock, GrowthAnswer, MonthQuote
 
 _TICKS: Final = "▁▂▃▄▅▆▇█"
 PIPE_COLUMNS: Final = 160
 """How wide a table may be where nobody's terminal says."""
+
+PLOT_COLUMNS_MAX: Final = 200
+_STATUS_STYLES: Final = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 OUT = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
 ERR = Console(stderr=True, highlight=False)
@@ -72,6 +77,26 @@ def answer_table(answers: "Sequence[Answer]", title: str = "") -> Table:
         ]
         table.add_row(*cells)
     return table
+
+
+def print_chart(answers: "Sequence[Answer]") -> None:
+    """Releases as charts, as wide as the terminal, in its characters and its colors if any."""
+    from dpdau.cli.charts import chart
+
+    text = chart(
+        answers,
+        width=min(OUT.width, PLOT_COLUMNS_MAX),
+        ascii_only=OUT.options.ascii_only,
+        color=OUT.color_system is not None and not OUT.no_color,
+    )
+    sys.stdout.write(text)
+
+
+def finding_lines(finding: "Finding") -> list[Text]:
+    """A finding of `dpdau doctor`: what was found and, unless all is well, what to do."""
+    style = _STATUS_STYLES[finding.status]
+    line = Text.assemble((f"{finding.status:8}", style), f" {finding.name:12} {finding.message}")
+    return [line, *([Text(f"{'':21} {finding.todo}")] if finding.todo else [])]
 
 
 def growth_table(answer: "GrowthAnswer") -> Table:

@@ -9,6 +9,7 @@ import typer
 from dpdau.cli.session import (
     ApiKeyOption,
     JsonOption,
+    MonthArgument,
     UrlOption,
     local_app,
     print_json,
@@ -19,7 +20,6 @@ from dpdau.domain import MonthQuote, MonthStatus
 if TYPE_CHECKING:
     from dpdau.app import Verbs
 
-MonthArgument = Annotated[str, typer.Argument(help="The month, YYYY-MM.", metavar="YYYY-MM")]
 plan = typer.Typer(
     name="plan",
     help="One charge for every daily DAU, WAU and MAU of a calendar month.",
@@ -99,7 +99,8 @@ def show_quote(quote: MonthQuote, *, as_json: bool, buy: str) -> None:
     if quote.opened:
         OUT.print("The plan is open: the charge is made.")
     elif quote.affordable:
-        OUT.print(f"It fits the budget. To buy it: {buy}")
+        # To be copied: neither broken at the width of a terminal nor read as markup.
+        OUT.print(f"It fits the budget. To buy it: {buy}", soft_wrap=True, markup=False)
     else:
         OUT.print("It does NOT fit what is left of the budget.")
 

@@ -8,6 +8,7 @@ import typer
 from dpdau import __version__
 from dpdau.cli import (
     backups,
+    card,
     consume,
     data,
     erasures,
@@ -21,6 +22,7 @@ from dpdau.cli import (
     upkeep,
 )
 from dpdau.cli.frames import hide_data_frames
+from dpdau.cli.plain import use_plain_words
 from dpdau.cli.session import JsonOption, fail, print_json
 from dpdau.errors import DpdauError
 
@@ -41,6 +43,7 @@ for room in (
     numbers,
     one_shot,
     plans,
+    card,
     experiments,
     backups,
     consume,
@@ -63,6 +66,7 @@ def version(as_json: JsonOption = False) -> None:
 def main() -> None:
     """Runs the command line and ends the process with the exit code of the contract."""
     hide_data_frames()
+    use_plain_words()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from dpdau.cli import completion
+from dpdau.cli.demo import DEMO_LAST, show_demo
 from dpdau.cli.session import JsonOption, print_json, settings
 from dpdau.errors import DpdauError, InvalidSettingError
 
@@ -76,6 +78,7 @@ def serve(
     from dpdau.app import App
     from dpdau.app.admission import require_loopback
     from dpdau.app.reception import Reception
+    from dpdau.cli.observing import observe
     from dpdau.schedule import Schedule
     from dpdau.telemetry import Metrics, configure_logs
 
@@ -92,11 +95,14 @@ def serve(
                 "`dpdau keys create`.",
                 setting="SERVICE_API_KEY",
             )
-        if demo:
-            from dpdau.cli.demo import show_demo
+        if loaded.SPARK_MASTER is not None:
+            from dpdau.app.lake import start_spark
 
+            start_spark(app)
+        if demo:
             show_demo(app)
-        _banner(url, loaded, no_auth=no_auth, show_key=demo)
+        rpc_port = grpc_port or loaded.GRPC_PORT
+        _banner(url, loaded, rpc_port=rpc_port, no_auth=no_auth, is_demo=demo)
         configure_logs()
         threading.Thread(target=app.prepare, daemon=True).start()
         if consume:
@@ -106,12 +112,14 @@ def serve(
             app.attach(consumption)
             consumption.start()
         # Where events only pass through to Kafka, there is no day to close.
-        if consume or not app.intake.passes_on:
+        owns = bool(consume) or not app.intake.passes_on
+        observe(app, owns=owns, opening=not demo, unsafe_debug=unsafe_debug)
+        if owns:
             schedule = Schedule(app)
             app.attach(schedule)
             schedule.start()
         stopping, reception = None, Reception.of(app)
-        if (rpc_port := grpc_port or loaded.GRPC_PORT) is not None:
+        if rpc_port is not None:
             from dpdau.cli.grpc_front import serve_grpc
 
             stopping = serve_grpc(
@@ -136,25 +144,30 @@ def serve(
 
 
 def doctor(
-    check: Annotated[str | None, typer.Option("--check", help="Only this check, by name.")] = None,
+    check: Annotated[
+        str | None,
+        typer.Option("--check", help="Only this check, by name.", autocompletion=completion.checks),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check settings, permissions, disk, ledger chain and key ages, and say what to do."""
-    from dpdau.cli.checks import CHECKS, run_check
+    """Check settings, permissions, clock, disk, ledger chain, key ages, backups, ports and extras,
+    and say what to do."""
+    from dpdau.cli.checks import CHECKS, Status, run_check
     from dpdau.errors import NotFoundError
 
     if check is not None and check not in CHECKS:
         raise NotFoundError(f"Expected a check of {', '.join(CHECKS)}, found {check!r}.")
-    names = [check] if check else list(CHECKS)
-    findings = [run_check(name) for name in names]
+    findings = [run_check(name) for name in ([check] if check else CHECKS)]
     if as_json:
         print_json([finding.to_json() for finding in findings])
     else:
+        from dpdau.cli.output import OUT, finding_lines
+
         for finding in findings:
-            typer.echo(f"{finding.status:4}  {finding.name:12}  {finding.message}")
-    failed = [finding for finding in findings if finding.status == "fail"]
-    if failed:
-        raise typer.Exit(max(finding.exit_code for finding in failed))
+            OUT.print(*finding_lines(finding), sep="\n", soft_wrap=True)
+    problems = [finding for finding in findings if finding.status is Status.PROBLEM]
+    if problems:
+        raise typer.Exit(max(finding.exit_code for finding in problems))
 
 
 def write_secrets(path: Path) -> bool:
@@ -199,23 +212,31 @@ def _create_keyring(loaded: "Settings", *, encrypt: bool) -> None:
         raise
 
 
-def _banner(url: str, loaded: "Settings", *, no_auth: bool, show_key: bool) -> None:
-    """Where the service is, with which key, and where the data lives."""
+def _banner(
+    url: str, loaded: "Settings", *, rpc_port: int | None, no_auth: bool, is_demo: bool
+) -> None:
+    """Where the service is, with which key, where the data lives, and how it is stopped."""
+    from dpdau.cli.places import lasting
+
     key = loaded.SERVICE_API_KEY
     shown = "set (hidden)" if key else "a stored key"
     if no_auth:
         shown = "none is asked for (--no-auth)"
-    elif show_key and key:
+    elif is_demo and key:
         shown = key.get_secret_value()
+    kept = lasting(loaded.DATA_DIR)
+    note = "; delete the folder to begin anew" if is_demo and kept.lasts else ""
     lines = [
-        ("page", url),
+        ("dashboard", url),
         ("API docs", f"{url}/docs"),
+        ("metrics", f"{url}/metrics"),
+        *([] if rpc_port is None else [("gRPC", f"port {rpc_port}")]),
         ("API key", shown),
-        ("data", f"{loaded.DATA_DIR.absolute()} (kept between runs)"),
+        ("data", f"{loaded.DATA_DIR.absolute()} ({kept.words}{note})"),
     ]
-    for name, value in lines:
-        typer.echo(f"  {name:9} {value}", err=not show_key)
-    if show_key and key and not no_auth:
+    if is_demo and key and not no_auth:
         header = f"X-API-Key: {key.get_secret_value()}"
-        typer.echo(f"  {'try':9} curl -H '{header}' '{url}/mau?end=1997-03-31'")
-    typer.echo(f"  {'stop':9} Ctrl-C", err=not show_key)
+        lines.append(("try", f"curl -H '{header}' '{url}/mau?end={DEMO_LAST.isoformat()}'"))
+    lines.append(("stop", "Ctrl-C"))
+    for name, value in lines:
+        typer.echo(f"  {name:10} {value}", err=not is_demo)

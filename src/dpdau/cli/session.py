@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dpdau.cli import completion
 from dpdau.domain import Metric, Segment
 from dpdau.errors import DpdauError, InvalidPlanError, outcome
 
@@ -26,12 +27,26 @@ ApiKeyOption = Annotated[
     typer.Option("--api-key", help="API key for --url (or SERVICE_API_KEY).", show_default=False),
 ]
 SegmentOption = Annotated[
-    str | None, typer.Option("--segment", help="Only users of this segment: dimension=value.")
+    str | None,
+    typer.Option(
+        "--segment",
+        help="Only users of this segment: dimension=value.",
+        autocompletion=completion.segments,
+    ),
+]
+MonthArgument = Annotated[
+    str,
+    typer.Argument(help="The month, YYYY-MM.", metavar="YYYY-MM", autocompletion=completion.months),
 ]
 FromOption = Annotated[str, typer.Option("--from", help="First day, YYYY-MM-DD.")]
 ToOption = Annotated[str, typer.Option("--to", help="Last day, YYYY-MM-DD.")]
 MetricsOption = Annotated[
-    str, typer.Option("--metrics", help="Comma-separated metrics: dau, wau, mau.")
+    str,
+    typer.Option(
+        "--metrics",
+        help="Comma-separated metrics: dau, wau, mau.",
+        autocompletion=completion.metrics,
+    ),
 ]
 
 

@@ -41,12 +41,16 @@ from dpdau.domain.growth import (
     growth_total,
 )
 from dpdau.domain.people import (
+    OPERATOR,
     Caller,
     ErasureReceipt,
     PrivateValueError,
     Scope,
     SupportsClose,
     Tombstone,
+    act_as,
+    acting,
+    actor,
 )
 from dpdau.domain.plans import (
     RELATIVE_ERROR,
@@ -68,6 +72,7 @@ __all__ = [
     "GROWTH",
     "GROWTH_CURRENT",
     "GROWTH_PREVIOUS",
+    "OPERATOR",
     "RELATIVE_ERROR",
     "WAU_WINDOW_DAYS",
     "WINDOW_DAYS_MAX",
@@ -102,6 +107,9 @@ __all__ = [
     "Tombstone",
     "Unit",
     "Window",
+    "act_as",
+    "acting",
+    "actor",
     "check_range",
     "day_date",
     "day_number",

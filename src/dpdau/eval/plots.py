@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dpdau.errors import NotFoundError, StoreUnavailableError
 from dpdau.eval.measures import Share
 from dpdau.eval.methods import TITLES, Method
+from dpdau.eval.pictures import saving
 from dpdau.eval.results import CLAIM_ERROR
 
 if TYPE_CHECKING:
@@ -36,18 +36,7 @@ _STYLE: Final = {
 }
 _METRICS: Final = ("dau", "mau")
 _SIZE: Final = (11.0, 4.6)
-_DPI: Final = 150
 _AROUND_DAYS: Final = 8
-_RC: Final[Any] = {
-    "font.size": 10.0,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.hashsalt": "dpdau",
-}
 
 Row = Mapping[str, Any]
 Lines = Mapping[Method, tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]]
@@ -67,28 +56,14 @@ def draw(
         NotFoundError: matplotlib is not installed.
         StoreUnavailableError: The files cannot be written there.
     """
-    try:
-        from matplotlib import rc_context
-    except ImportError:
-        raise NotFoundError(
-            "Expected matplotlib, found none; get it with: pip install 'dp-dau-mau[eval]'"
-        ) from None
     paths: list[Path] = []
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with rc_context(_RC):
-            for done, (name, figure_of) in enumerate(FIGURES.items(), start=1):
-                figure = figure_of(results)
-                if figure is not None:
-                    paths += [folder / f"{name}.png", folder / f"{name}.svg"]
-                    figure.savefig(paths[-2], dpi=_DPI)
-                    figure.savefig(paths[-1], metadata={"Date": None})
-                if on_done is not None:
-                    on_done(done, len(FIGURES))
-    except OSError as error:
-        raise StoreUnavailableError(
-            f"Expected a folder that can be written, found {folder}: {error.strerror}."
-        ) from None
+    with saving(folder) as save:
+        for done, (name, figure_of) in enumerate(FIGURES.items(), start=1):
+            figure = figure_of(results)
+            if figure is not None:
+                paths += save(name, figure)
+            if on_done is not None:
+                on_done(done, len(FIGURES))
     return paths
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from dpdau import __version__
 from dpdau.errors import NotFoundError, StoreCorruptError, StoreUnavailableError
+from dpdau.eval.folders import make_private
 from dpdau.eval.measures import measure, step_change
 
 __all__ = ["CLAIM_EPSILON", "CLAIM_ERROR", "about", "read", "summarize", "write"]
@@ -79,7 +80,7 @@ def write(folder: Path, head: Row, outcomes: Sequence[Row], report: str) -> list
     paths = [folder / name for name in names]
     body = {"about": head, "summary": summarize(outcomes), "outcomes": outcomes}
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder, paths)
         paths[0].write_text(json.dumps(body, ensure_ascii=False) + "\n", "utf-8")
         with paths[1].open("w", encoding="utf-8", newline="") as sink:
             rows = list(_runs(outcomes))

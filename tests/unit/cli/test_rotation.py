@@ -82,4 +82,4 @@ def test_doctor_warns_of_a_key_that_nothing_replaces(
         assert 0 == run(["doctor", "--check", "key-age", "--json"])
         found += [one["status"] for one in json.loads(capsys.readouterr().out)]
 
-    assert ["ok", "ok", "warn"] == found
+    assert ["ok", "ok", "warning"] == found

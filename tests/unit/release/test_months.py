@@ -347,7 +347,7 @@ def test_the_noise_is_that_of_the_terms_that_were_charged(
     """Where another process charged other terms first, those are what is drawn for."""
     noise = OpenDPNoise()
     with product(tmp_path / "first", now=AFTER, PLAN_EPSILON=0.2, **PLANNED) as app:
-        theirs = app._months.releaser.promise(MONTH)
+        theirs = app.months.releaser.promise(MONTH)
     with product(tmp_path, now=AFTER, noise=noise, **PLANNED) as app:
         real = app.ledger.open_plan
 
@@ -434,7 +434,7 @@ def test_a_plan_needs_its_allowance(tmp_path: Path) -> None:
     """A month whose budget opened smaller refuses the plan, with the block; nothing is drawn."""
     noise = ZeroNoise()
     with product(tmp_path, now=AFTER, PLAN_EPSILON=1.0, **PLANNED) as app:
-        promised = app._months.releaser.promise(MONTH)
+        promised = app.months.releaser.promise(MONTH)
         app.ledger.open_plan(_request_of_another(promised))
     with product(tmp_path, now=AFTER, noise=noise, **PLANNED) as app:
         with pytest.raises(BudgetExhaustedError) as caught:
@@ -487,7 +487,7 @@ def test_the_desk_gives_noise_out_on_a_clock(tmp_path: Path) -> None:
             return super().discrete_laplace(scale, size)
 
     with product(tmp_path, now=AFTER, **PLANNED) as app:
-        releaser = app._months.releaser
+        releaser = app.months.releaser
         desk = NoiseDesk(Slow(), 0.25, timer=lambda: now[0], pause=waits.append)
         plan, strategy = releaser.promise(MONTH), releaser.strategies(28, 30)
         drawn = desk.draw(lambda source: plan.draw(source, strategy))

@@ -1,0 +1,422 @@
+"""The privacy card: what was promised for a published month, signed, and checked without trust.
+
+A card is made from the ledger alone: charges, releases and its own integrity. The statement is
+canonical JSON under an Ed25519 signature; a page is a rendering of it and of nothing else, so
+whoever has the page renders it again and compares.
+"""
+
+import base64
+import binascii
+import datetime as dt
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final, Self
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from dpdau import __version__
+from dpdau.accounting.budget import Budget, FilterName, epsilon_spent
+from dpdau.accounting.calibration import round_epsilon_up, zcdp_epsilon
+from dpdau.accounting.events import to_json
+from dpdau.app.product import App
+from dpdau.datadir import DataDir
+from dpdau.domain import Metric, Release, month_days
+from dpdau.errors import (
+    CardMismatchError,
+    LedgerConflictError,
+    LedgerCorruptError,
+    NotFoundError,
+    StoreCorruptError,
+    StoreUnavailableError,
+    UnsupportedMediaError,
+)
+from dpdau.ledger import AuditReport, BudgetState, release_to_json
+from dpdau.ledger.canonical import canonical_json
+from dpdau.plan import LIVE, PLAN
+
+CARD_FORMAT: Final = 1
+"""The number of what a statement holds and of how its pages look; one never changes the other."""
+MONTHS_OF_YEAR: Final = 12
+KEY_PREFIX: Final = "ed25519:"
+_CONTEXT: Final = b"dpdau privacy card\n"
+"""What is signed begins with it, so that the key signs nothing that could be taken for another."""
+_READ_TRIES: Final = 3
+_REPLACED_TIMES: Final = {PLAN: 4, LIVE: 4, Metric.MAU.value: 2}
+"""By how much ρ of a budget grows where one user is replaced by another: noise that is correlated
+over a month allows twice the distance, and growth, in the budget of MAU, has a user leave one cell
+and another enter one. Independent noise on single counts: 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A statement with the signature on it.
+
+    Args:
+        statement: JSON-ready; what `statement_of` gives.
+        public_key: Of the key that signed, as `KEY_PREFIX` and base64.
+        signature: Base64.
+    """
+
+    statement: Mapping[str, Any]
+    public_key: str
+    signature: str
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields; what is embedded in every page."""
+        return {
+            "statement": dict(self.statement),
+            "public_key": self.public_key,
+            "signature": self.signature,
+        }
+
+    @classmethod
+    def from_json(cls, body: Any) -> Self:
+        """The inverse of `to_json`.
+
+        Raises:
+            UnsupportedMediaError: It is no card.
+        """
+        names = ("public_key", "signature")
+        if (
+            not isinstance(body, dict)
+            or not isinstance(body.get("statement"), dict)
+            or not all(isinstance(body.get(name), str) for name in names)
+        ):
+            raise UnsupportedMediaError(
+                "Expected a privacy card with statement, public_key and signature, found none; "
+                "pass a file that `dpdau card` wrote."
+            )
+        return cls(body["statement"], body["public_key"], body["signature"])
+
+    def check_signature(self) -> None:
+        """Proves that the statement is the one that the key signed.
+
+        Raises:
+            CardMismatchError: It is not.
+        """
+        try:
+            key = Ed25519PublicKey.from_public_bytes(_decoded(self.public_key))
+            key.verify(base64.b64decode(self.signature, validate=True), _signed(self.statement))
+        except (InvalidSignature, ValueError, TypeError):
+            raise CardMismatchError(
+                "Expected a statement under a good signature, found another: the statement, the "
+                "key or the signature was changed. Ask its publisher for the card."
+            ) from None
+
+
+class CardKey:
+    """The key that signs cards: in its own file under `DATA_DIR`, 0600, made at first use."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """The key of a file.
+
+        Raises:
+            NotFoundError: There is none.
+            StoreCorruptError: The file holds no such key.
+        """
+        try:
+            text = path.read_bytes()
+        except FileNotFoundError:
+            raise NotFoundError(
+                f"Expected the key that signs cards at {path}, found none; `dpdau card --month` "
+                "makes it."
+            ) from None
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"Expected {path} to be readable, found: {error.strerror}."
+            ) from None
+        try:
+            key = serialization.load_pem_private_key(text, password=None)
+        except (ValueError, TypeError):
+            key = None
+        if not isinstance(key, Ed25519PrivateKey):
+            raise StoreCorruptError(
+                f"Expected an Ed25519 key in {path}, found something else. Restore the file; or "
+                "move it away, and tell the readers of your cards the new key."
+            )
+        return cls(key)
+
+    @classmethod
+    def create(cls, path: Path) -> bool:
+        """Makes the file unless it is there; tells whether it did.
+
+        Raises:
+            StoreUnavailableError: It cannot be written.
+        """
+        pem = Ed25519PrivateKey.generate().private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        fresh = path.with_name(f"{path.name}.{os.getpid()}")
+        try:
+            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(pem)
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                # Whole or not at all, and never over a key that is there.
+                os.link(fresh, path)
+            except FileExistsError:
+                return False
+            finally:
+                fresh.unlink()
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"Expected {path} to be writable, found: {error.strerror}."
+            ) from None
+        return True
+
+    @property
+    def public(self) -> str:
+        """The public key, as text."""
+        raw = self._key.public_key().public_bytes(
+            serialization.Encoding.Raw, serialization.PublicFormat.Raw
+        )
+        return KEY_PREFIX + base64.b64encode(raw).decode()
+
+    def sign(self, statement: Mapping[str, Any]) -> Card:
+        """A statement under a signature."""
+        signature = base64.b64encode(self._key.sign(_signed(statement))).decode()
+        return Card(statement, self.public, signature)
+
+
+def issue(app: App, month: str) -> Card:
+    """The signed card of a month; the key is made if there is none, and the ledger has it noted.
+
+    Raises:
+        NotFoundError: Nothing was charged for days of that month.
+        LedgerCorruptError: The ledger is not sound: no statement is made from it.
+        LedgerConflictError: It was written to all the time.
+    """
+    month_days(month)
+    _charged(app, month)
+    path = DataDir(app.settings.DATA_DIR).card_key
+    if not path.exists() and CardKey.create(path):
+        facts = {"public_key": CardKey.open(path).public}
+        app.ledger.audit_event("operator", "card_key_created", facts)
+    return CardKey.open(path).sign(statement_of(app, month))
+
+
+def statement_of(app: App, month: str) -> dict[str, Any]:
+    """What a card says of a month, from one state of the ledger.
+
+    Guarantee: no exact count and nothing but charges, releases and settings that are public.
+
+    Raises:
+        NotFoundError, LedgerCorruptError, LedgerConflictError: As `issue`.
+    """
+    for _ in range(_READ_TRIES):
+        before = app.ledger.verify()
+        if not before.ok:
+            raise LedgerCorruptError(
+                f"Expected a sound ledger to make a statement from, found: {before.problems[0]} "
+                "Run: dpdau audit",
+                findings=before.finding_count,
+            )
+        states = _charged(app, month)
+        releases = _releases(app, month)
+        if app.ledger.verify().head_hash == before.head_hash:
+            return _statement(app, month, before, states, releases)
+    raise LedgerConflictError("Expected a ledger that stands still for a moment; try again.")
+
+
+def _charged(app: App, month: str) -> list[BudgetState]:
+    """The budgets of a month to which something was charged."""
+    states = [state for state in app.ledger.states(month) if state.events]
+    if not states:
+        raise NotFoundError(
+            f"Expected charges for days of {month}, found none: there is nothing to state. To see "
+            f"what is charged: dpdau budget all --day {month}-01"
+        )
+    return states
+
+
+def _statement(
+    app: App,
+    month: str,
+    report: AuditReport,
+    states: Sequence[BudgetState],
+    releases: Sequence[Release],
+) -> dict[str, Any]:
+    """The parts in one place."""
+    budgets = sorted((state.budget for state in states), key=_place)
+    opened = {one.metric for one in budgets}
+    first, last = month_days(month)
+    later = [app.budget(name, first) for name in (PLAN, *Metric) if name not in opened]
+    days = {one.window.end for one in releases}
+    return {
+        "format": CARD_FORMAT,
+        "month": month,
+        "issued_at": app.calendar.clock().astimezone(dt.UTC).isoformat(timespec="seconds"),
+        "timezones": sorted({one.timezone for one in releases} or {app.settings.TIMEZONE}),
+        "unit": "user",
+        "neighboring_relation": "add_or_remove_one",
+        "published": {
+            "numbers": len(releases),
+            "days": len(days),
+            "days_of_month": (last - first).days + 1,
+            "releases_sha256": _digest(releases),
+            "series": _series(releases),
+        },
+        "budgets": [
+            {
+                **_promises(one),
+                "mechanisms": sorted({str(to_json(event)["kind"]) for event in state.events}),
+                "releases": state.release_count,
+                "allowances": one.allowances,
+                "rho_spent": str(state.spent.rho),
+                "epsilon_charged": epsilon_spent(one, state.spent),
+            }
+            for one in budgets
+            for state in states
+            if state.budget is one
+        ],
+        "together": _together(budgets),
+        "not_charged_yet": [
+            {"budget": one.metric, "epsilon": one.epsilon_cap, "delta": one.delta} for one in later
+        ],
+        "code_versions": sorted({one.version for one in releases} | {__version__}),
+        "ledger": {
+            "id": report.ledger_id,
+            "entries": report.entries,
+            "head_hash": report.head_hash,
+        },
+    }
+
+
+def _promises(budget: Budget) -> dict[str, Any]:
+    """What one budget guarantees, and what follows from it."""
+    epsilon, delta = budget.guarantee()
+    times = _REPLACED_TIMES.get(budget.metric, 1)
+    return {
+        "budget": budget.metric,
+        "filter": budget.filter_name.value,
+        "month": _figure(epsilon, delta),
+        "one_replaced": _composed([budget], pure_times=1, rho_times={budget.metric: times}),
+        "year_added": _figure(_sum([epsilon] * MONTHS_OF_YEAR), MONTHS_OF_YEAR * _delta(budget)),
+        "year_rho_added": _composed([budget], pure_times=MONTHS_OF_YEAR),
+    }
+
+
+def _together(budgets: Sequence[Budget]) -> dict[str, Any]:
+    """The same for all budgets of the month at once."""
+    singles = [one.guarantee() for one in budgets]
+    epsilon = _sum([one for one, _ in singles])
+    delta = sum((_delta(one) for one in budgets), start=Fraction(0))
+    return {
+        "month": _figure(epsilon, delta),
+        "one_replaced": _composed(budgets, pure_times=1, rho_times=_REPLACED_TIMES),
+        "year_added": _figure(_sum([epsilon] * MONTHS_OF_YEAR), MONTHS_OF_YEAR * delta),
+        "year_rho_added": _composed(budgets, pure_times=MONTHS_OF_YEAR),
+    }
+
+
+def _composed(
+    budgets: Sequence[Budget], *, pure_times: int, rho_times: Mapping[str, int] | None = None
+) -> dict[str, float]:
+    """(ε, δ) of budgets whose pure ε is added, and whose ρ is added and converted once.
+
+    Source: `docs/guarantee.md`, Implied figures.
+    """
+    pure = sum(
+        (one.cap().epsilon for one in budgets if one.filter_name is FilterName.BASIC),
+        start=Fraction(0),
+    )
+    shared = [one for one in budgets if one.filter_name is FilterName.ZCDP]
+    if not shared:
+        delta = sum((_delta(one) for one in budgets), start=Fraction(0))
+        return _figure(round_epsilon_up(pure_times * pure), pure_times * delta)
+    times = {one.metric: (rho_times or {}).get(one.metric, 1) for one in shared}
+    each = pure_times if rho_times is None else 1
+    rho = sum((each * times[one.metric] * one.cap().rho for one in shared), start=Fraction(0))
+    delta = max(one.delta for one in shared)
+    return _figure(_sum([zcdp_epsilon(rho, delta), float(pure_times * pure)]), delta)
+
+
+def _delta(budget: Budget) -> Fraction:
+    """δ of everything that a budget lets through."""
+    return budget.cap().delta if budget.filter_name is FilterName.BASIC else budget.delta
+
+
+def _sum(epsilons: Sequence[float]) -> float:
+    return round_epsilon_up(sum((Fraction(str(one)) for one in epsilons), start=Fraction(0)))
+
+
+def _figure(epsilon: float, delta: Fraction | float) -> dict[str, float]:
+    return {"epsilon": epsilon, "delta": float(delta)}
+
+
+def _place(budget: Budget) -> tuple[int, str]:
+    """The order of the guarantee: the plan first, then the metrics."""
+    order = (PLAN, *(one.value for one in Metric), LIVE)
+    return order.index(budget.metric), budget.period
+
+
+def _series(releases: Sequence[Release]) -> list[dict[str, Any]]:
+    """For each metric, window and segment: how many numbers, and how wide at most."""
+    found: dict[tuple[str, int, str], list[Release]] = {}
+    for one in releases:
+        segment = "" if one.segment is None else str(one.segment)
+        found.setdefault((segment, one.window.days, one.metric.value), []).append(one)
+    return [
+        {
+            "metric": metric,
+            "window_days": window_days,
+            "segment": segment or None,
+            "numbers": len(group),
+            "half_width_95_max": max(
+                max(one.upper_95 - one.estimate, one.estimate - one.lower_95) for one in group
+            ),
+        }
+        for (segment, window_days, metric), group in sorted(found.items())
+    ]
+
+
+def _releases(app: App, month: str) -> list[Release]:
+    """Every number whose target day is in the month, oldest first."""
+    first, last = month_days(month)
+    found: list[Release] = []
+    after, more = None, True
+    while more:
+        page, after = app.ledger.releases(first=first, last=last, after=after)
+        found += page
+        more = after is not None
+    return found
+
+
+def _digest(releases: Sequence[Release]) -> str:
+    """One hash of every published number of the month, in the order of the ledger."""
+    whole = hashlib.sha256()
+    for one in releases:
+        whole.update(release_to_json(one) + b"\n")
+    return whole.hexdigest()
+
+
+def _signed(statement: Mapping[str, Any]) -> bytes:
+    return _CONTEXT + canonical_json(statement)
+
+
+def _decoded(public_key: str) -> bytes:
+    """The bytes of a public key.
+
+    Raises:
+        ValueError: It is no such text.
+    """
+    if not public_key.startswith(KEY_PREFIX):
+        raise ValueError("expected a prefix")
+    try:
+        return base64.b64decode(public_key.removeprefix(KEY_PREFIX), validate=True)
+    except binascii.Error:
+        raise ValueError("expected base64") from None
