@@ -26,7 +26,7 @@ from dpdau.app.admission import (
     is_loopback,
     require_scope,
 )
-from dpdau.domain import Caller, Scope
+from dpdau.domain import Caller, Scope, act_as
 from dpdau.errors import NotAuthenticatedError
 
 TRAFFIC_SCOPE_KEY: Final = "dpdau.traffic"
@@ -86,11 +86,21 @@ class Gate:
             raise NotAuthenticatedError("Expected a valid API key in X-API-Key.")
         else:
             caller = await self._caller(key, bucket)
+        self.count(scope, caller, bucket)
+        return caller
+
+    def count(self, scope: ASGIScope, caller: Caller, bucket: str) -> None:
+        """Counts a request of a caller that is known, in the window of its key.
+
+        Raises:
+            RateLimitedError: The window is used up.
+        """
         traffic: Traffic = scope[TRAFFIC_SCOPE_KEY]
         traffic.caller = caller.name
-        traffic.rate = limiter_of(self._limiters, scope).take("key", bucket)
+        act_as(caller.actor)
+        limiter = limiter_of(self._limiters, scope)
+        traffic.rate = limiter.take("key", bucket, caller.rate_limit)
         traffic.rate.require()
-        return caller
 
     def note_reader(self) -> None:
         """At the first request that is not of events, loads what releases need, on a thread.

@@ -1,62 +1,34 @@
-"""The pages for a browser: the dashboard's shell and the API listing. Neither holds data.
+"""What anybody may see: the API listing, and the files that pages load. None of it holds data."""
 
-A browser cannot send `X-API-Key` by itself, so the shell is public: its script asks for the key,
-keeps it in memory only, and fetches `/series` with it. Nothing is loaded from another host.
-"""
-
-from functools import lru_cache
 from html import escape
-from importlib.resources import files
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
 
-CONTENT_SECURITY_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-_HEADERS: Final = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "X-Frame-Options": "DENY"}
-_ASSETS: Final = {
-    "dashboard.js": "text/javascript",
-    "icon.svg": "image/svg+xml",
-    "style.css": "text/css",
-}
+from dpdau.api import rendering
+
 _DOCS_PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>dpdau API</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="/assets/icon.svg">
 <link rel="stylesheet" href="/assets/style.css"></head>
-<body><header><h1>dpdau API</h1><p>{summary}</p></header><main>
+<body class="plain"><main><header><h1>dpdau API</h1><p>{summary}</p></header>
 <p>{description}</p>
-<p>The same as a document: <a href="/openapi.json">openapi.json</a>. The <a href="/">page</a>.</p>
+<p>As a document: <a href="/openapi.json">openapi.json</a>. The <a href="/">dashboard</a>.</p>
 {operations}</main></body></html>
 """
 router = APIRouter(include_in_schema=False)
 
 
-@router.get("/")
-async def get_dashboard() -> Response:
-    """The dashboard's shell."""
-    return HTMLResponse(_asset("index.html"), headers=_HEADERS)
-
-
-@router.get("/assets/dashboard.js")
-async def get_script() -> Response:
-    """The dashboard's script."""
-    return _served("dashboard.js")
-
-
-@router.get("/assets/icon.svg")
-async def get_icon() -> Response:
-    """The icon of both pages."""
-    return _served("icon.svg")
-
-
-@router.get("/assets/style.css")
-async def get_style() -> Response:
-    """The style of both pages."""
-    return _served("style.css")
+@router.get("/assets/{name}")
+async def get_asset(name: str) -> Response:
+    """A file that pages load."""
+    if name not in rendering.ASSETS:
+        raise HTTPException(404)
+    return rendering.asset(name)
 
 
 @router.get("/openapi.json")
@@ -68,7 +40,7 @@ async def get_openapi(request: Request) -> Response:
 @router.get("/docs")
 async def get_docs(request: Request) -> Response:
     """The OpenAPI document as a plain page."""
-    return HTMLResponse(_docs(request.app.openapi()), headers=_HEADERS)
+    return HTMLResponse(_docs(request.app.openapi()), headers=rendering.PAGE_HEADERS)
 
 
 @router.get("/metrics")
@@ -77,16 +49,6 @@ def get_metrics(request: Request) -> Response:
     return Response(
         generate_latest(request.app.state.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
     )
-
-
-def _served(name: str) -> Response:
-    return Response(_asset(name), media_type=_ASSETS[name], headers=_HEADERS)
-
-
-@lru_cache(maxsize=8)
-def _asset(name: str) -> str:
-    """A file of the package."""
-    return files("dpdau.api").joinpath("dashboard", name).read_text("utf-8")
 
 
 def _docs(document: dict[str, Any]) -> str:

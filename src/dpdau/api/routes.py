@@ -8,7 +8,7 @@ is needed cannot write. The routes that take events are in `ingest`.
 import csv
 import datetime as dt
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import unquote_to_bytes, urlencode
@@ -160,7 +160,7 @@ async def _release(
     request: Request, app: App, metric: Metric, day: dt.date, query: ReleaseQuery
 ) -> Response:
     """The shared body of the three routes."""
-    segment, window = _segment(app, query.segment), query.window
+    segment, window = segment_of(app, query.segment), query.window
     # What is stored is read here: in a thread it would wait for this one again and again.
     answer = None if query.fresh else app.stored(metric, day, window_days=window, segment=segment)
     if answer is None:
@@ -191,12 +191,12 @@ def get_series(request: Request, query: Annotated[SeriesQuery, Query()], app: Pr
         _metrics(query.metrics),
         query.first,
         query.last,
-        segment=_segment(app, query.segment),
+        segment=segment_of(app, query.segment),
         view=query.view,
     )
     rows = [_shown(request, answer) for answer in answers]
     if query.format == "csv":
-        return Response(_csv(rows), media_type="text/csv")
+        return Response(csv_text(CSV_COLUMNS, rows), media_type="text/csv")
     return JSONResponse({"releases": rows})
 
 
@@ -270,7 +270,7 @@ def post_plan(
         if query.dry_run:
             return JSONResponse(app.price_month(asked.month).to_json())
         return JSONResponse(app.open_month(asked.month).to_json(), status_code=201)
-    segment = _segment(app, asked.segment)
+    segment = segment_of(app, asked.segment)
     if query.dry_run:
         quote = app.price(
             asked.metric, asked.day, window_days=asked.window, segment=segment, fresh=asked.fresh
@@ -326,7 +326,7 @@ def _shown(request: Request, answer: Answer) -> dict[str, Any]:
     return answer.to_json()
 
 
-def _segment(app: App, text: str | None) -> Segment | None:
+def segment_of(app: App, text: str | None) -> Segment | None:
     """Reads a segment whose form was checked; the refusal does not repeat what was asked for.
 
     Raises:
@@ -393,10 +393,10 @@ def _link(path: str, following: str | None, limit: int) -> dict[str, str]:
     return {"Link": f'<{path}?{query}>; rel="next"'}
 
 
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Releases as CSV with a header."""
+def csv_text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV with a header; what has no column is left out."""
     out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()

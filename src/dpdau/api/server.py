@@ -14,16 +14,29 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dpdau import __version__
-from dpdau.api import growth, ingest, live, openapi, pages, problems, routes, traffic
+from dpdau.api import (
+    growth,
+    ingest,
+    live,
+    openapi,
+    pages,
+    problems,
+    routes,
+    screens,
+    traffic,
+    visits,
+)
 from dpdau.api.auth import Gate
 from dpdau.api.bodies import BODY_BYTES_MAX, BodyReader
 from dpdau.api.protocol import BoundedHttpProtocol
 from dpdau.api.readiness import ReadinessProbe
+from dpdau.api.tracing import TracedRequests
 from dpdau.app import App
 from dpdau.app.admission import INGEST_RATE_LIMIT, RATE_LIMIT, require_loopback
 from dpdau.app.reception import Reception
+from dpdau.app.showing import Showing
 from dpdau.errors import InvalidSettingError
-from dpdau.telemetry import Metrics, log, logs_in_batches, write_logs
+from dpdau.telemetry import Metrics, log, logs_in_batches, tracing, write_logs
 
 DRAIN_SECONDS_MAX: Final = 30
 STUCK_SECONDS: Final = 1
@@ -89,6 +102,9 @@ def create_api(
     api.state.product = app
     api.state.gate = gate
     api.state.bodies = bodies
+    api.state.refusals = refusals
+    api.state.showing = Showing(app)
+    api.state.visits = visits.Visits(app, gate, no_auth=no_auth)
     api.state.readiness = ReadinessProbe(reception.readiness)
     api.state.streams = live.Streams()
     api.state.unsafe_debug = unsafe_debug
@@ -97,12 +113,16 @@ def create_api(
     api.include_router(growth.router)
     api.include_router(live.router)
     api.include_router(pages.router)
+    api.include_router(screens.router)
     problems.install(api, refusals)
+    visits.install(api)
     openapi.install(api, declared=ingest.router.routes)
     taking_events = ingest.IngestRoutes(
         api.by_framework, product=app, gate=gate, bodies=bodies, refusals=refusals
     )
     api.front = traffic.TrafficMiddleware(taking_events, limiters=limiters, metrics=metrics)
+    if (tracer := tracing()) is not None:
+        api.front = TracedRequests(api.front, tracer)
     return api
 
 

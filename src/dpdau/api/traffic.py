@@ -26,7 +26,11 @@ LATENCY_SAMPLES_MAX: Final = 2048
 CLIENT_CLOSED_STATUS: Final = 499
 _UNLIMITED_PATHS: Final = frozenset({"/healthz"})
 STREAM_PATH: Final = "/live"
-"""Its answer lasts as long as its reader stays, which is no latency."""
+PAGE_STREAM_PATH: Final = "/pages/live"
+_STREAM_PATHS: Final = frozenset({STREAM_PATH, PAGE_STREAM_PATH})
+"""Their answers last as long as the reader stays, which is no latency."""
+READY_PATH: Final = "/readyz"
+"""It tells a state with 503, which is no failure of its own."""
 _LATENCY_BUCKETS_SECONDS: Final = (0.01, 0.05, 0.1, 0.5, 1, 5)
 ANSWER_HEADERS: Final = {
     "Cache-Control": "no-store",
@@ -34,11 +38,17 @@ ANSWER_HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
 }
 _LOG = log("api")
+ASSETS_PATH: Final = "/assets/"
+"""Files without data, each at an address of its own content."""
 
 
-_ANSWER_HEADERS: Final = tuple(
-    (name.lower().encode("ascii"), value.encode("ascii")) for name, value in ANSWER_HEADERS.items()
-)
+def _sent(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
+    """Headers as they are sent."""
+    return tuple((name.lower().encode(), value.encode()) for name, value in headers.items())
+
+
+_ANSWER_HEADERS: Final = _sent(ANSWER_HEADERS)
+_ASSET_HEADERS: Final = _sent({**ANSWER_HEADERS, "Cache-Control": "public, max-age=86400"})
 
 
 class LatencyWindow:
@@ -93,7 +103,8 @@ class TrafficMiddleware:
             if message["type"] == "http.response.start":
                 status, answered = message["status"], time.perf_counter()
                 rate = traffic.rate
-                message["headers"] += _ANSWER_HEADERS
+                is_asset = scope["path"].startswith(ASSETS_PATH)
+                message["headers"] += _ASSET_HEADERS if is_asset else _ANSWER_HEADERS
                 message["headers"] += rate.headers() if rate is not None else ()
             await send(message)
 
@@ -111,8 +122,10 @@ class TrafficMiddleware:
             now = time.perf_counter()
             method, route = scope["method"], route_of(scope)
             self._counts.add(method, status, route, (answered or now) - started)
+            if status >= HTTPStatus.INTERNAL_SERVER_ERROR and route != READY_PATH:
+                self._metrics.failures.labels("http").inc()
             milliseconds = (now - started) * 1000
-            if route != STREAM_PATH:
+            if route not in _STREAM_PATHS:
                 self._latency.add(milliseconds)
             facts = {
                 "method": method,

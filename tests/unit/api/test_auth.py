@@ -46,6 +46,24 @@ def test_a_window_ends_and_begins_anew() -> None:
     assert (1, 60, False) == take()
 
 
+def test_a_window_may_have_another_limit() -> None:
+    """Less or more than the others, and over another time."""
+    now = [0.0]
+    limiter = RateLimiter("2/minute", clock=lambda: now[0])
+
+    less = [limiter.take("key", "less", "1/hour").exceeded for _ in range(2)]
+    more = [limiter.take("key", "more", "3/second").exceeded for _ in range(4)]
+    now[0] += 1
+    assert [False, True] == less
+    assert [False, False, False, True] == more
+    assert (2, 3, False) == (
+        (rate := limiter.take("key", "more", "3/second")).remaining,
+        rate.limit,
+        rate.exceeded,
+    )
+    assert limiter.take("key", "less", "1/hour").exceeded
+
+
 def test_windows_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that are over go first; then the oldest ones."""
     monkeypatch.setattr(admission, "WINDOWS_MAX", 10)

@@ -1,17 +1,17 @@
-"""The pages for a browser hold no data and load nothing from elsewhere."""
+"""What anybody may see: no data, nothing from elsewhere, nothing that the policy would block."""
 
 import re
 
 import httpx
 import pytest
 
-from dpdau.api.pages import CONTENT_SECURITY_POLICY
+from dpdau.api.rendering import ASSETS, CONTENT_SECURITY_POLICY
 
-PAGES = ["/", "/docs"]
-ASSETS = ["/assets/dashboard.js", "/assets/style.css"]
+PAGES = ["/login", "/docs"]
+OWN_ASSETS = [name for name in ASSETS if not name.startswith("uplot")]
 
 
-@pytest.mark.parametrize("path", PAGES + ASSETS)
+@pytest.mark.parametrize("path", PAGES + [f"/assets/{name}" for name in OWN_ASSETS])
 def test_nothing_comes_from_another_host(keyless_http: httpx.Client, path: str) -> None:
     """Every page has the policy, and names no address but the SVG namespace."""
     answer = keyless_http.get(path)
@@ -37,17 +37,22 @@ def test_the_policy_allows_only_this_host() -> None:
     assert {"'none'", "'self'"} == sources
 
 
-def test_every_asset_of_the_page_is_served(keyless_http: httpx.Client) -> None:
-    """What the page links to is there, with its own media type."""
-    linked = re.findall(r'(?:src|href)="(/[^"]*)"', keyless_http.get("/").text)
-
-    types = {path: keyless_http.get(path).headers["content-type"] for path in linked}
-    assert {
-        "/assets/icon.svg": "image/svg+xml",
-        "/assets/style.css": "text/css; charset=utf-8",
-        "/assets/dashboard.js": "text/javascript; charset=utf-8",
-        "/docs": "text/html; charset=utf-8",
-    } == types
+def test_assets_may_be_kept_and_pages_may_not(keyless_http: httpx.Client) -> None:
+    """A file has another address where its content is another; it has no data, and no script of
+    it makes code from text."""
+    page = keyless_http.get("/login")
+    assert "no-store" == page.headers["cache-control"]
+    for name, kind in ASSETS.items():
+        answer = keyless_http.get(f"/assets/{name}")
+        assert answer.headers["content-type"].startswith(kind)
+        assert "public, max-age=86400" == answer.headers["cache-control"]
+        assert not re.search(r"\beval\(|new Function\(|innerHTML *=", answer.text) or (
+            name.startswith("uplot") and not re.search(r"\beval\(|new Function\(", answer.text)
+        )
+    linked = re.findall(r'(?:src|href)="/assets/([^"?]*)\?v=[0-9a-f]{12}"', page.text)
+    assert {"icon.svg", "style.css"} == set(linked)
+    assert 404 == keyless_http.get("/assets/../pages.py").status_code
+    assert 404 == keyless_http.get("/assets/base.html").status_code
 
 
 def test_the_listing_has_every_operation(keyless_http: httpx.Client) -> None:

@@ -37,7 +37,7 @@ ROUTES: list[tuple[str, str, Scope | None]] = [
     ("GET", "/plans", Scope.READ),
     ("GET", "/version", None),
 ]
-PUBLIC_PATHS = ["/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/"]
+PUBLIC_PATHS = ["/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/login"]
 
 
 def test_one_event_is_taken(http: httpx.Client) -> None:

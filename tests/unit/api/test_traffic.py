@@ -2,8 +2,10 @@
 
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -11,6 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dpdau.api.traffic import LATENCY_SAMPLES_MAX, LatencyWindow
 from dpdau.app import App
+from dpdau.app.alerts import Alerts
+from dpdau.app.watch import Watch
+from dpdau.errors import StoreUnavailableError
 from dpdau.telemetry import Metrics
 from in_process import captured_logs, service
 from products import event, product
@@ -124,14 +129,41 @@ def test_counters_by_route_and_status(tmp_path: Path) -> None:
     assert CANARY not in text
 
 
+def test_failures_of_the_service_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug counts, a refusal does not, and neither does a service that says it is not ready."""
+
+    def fail(*_: object) -> None:
+        raise StoreUnavailableError("no room")
+
+    with product(tmp_path) as app:
+        app.metrics = Metrics()
+        monkeypatch.setattr(app, "erase", fail)
+        monkeypatch.setattr(app, "check_ready", fail)
+        with service(app) as http:
+            statuses = [
+                http.get("/budget/yau").status_code,
+                http.get("/readyz").status_code,
+                http.delete(f"/users/{CANARY}").status_code,
+            ]
+        counted = app.metrics.registry.get_sample_value("dpdau_failures_total", {"front": "http"})
+
+    assert [422, 503, 503] == statuses
+    assert 1 == counted
+
+
 def metrics_after(root: Path, events: int) -> dict[str, set[tuple[str, str, float]]]:
     """What `/metrics` says after one batch; of what measures time, only how often it did."""
     with product(root) as app:
         app.metrics = Metrics()
+        alerts = Alerts({}, clock=app.calendar.clock)
+        watch = Watch(app, metrics=app.metrics, alerts=alerts, owns=True, opening=False)
         with service(app) as http:
             batch = [event(f"{CANARY}-{number}") for number in range(events)]
             assert events == http.post("/events", json=batch).json()["accepted"]
             http.get("/dau/2026-03-10")
+            watch.turn()
             text = http.get("/metrics", headers={"X-API-Key": ""}).text
     return {
         family.name: {
@@ -144,8 +176,12 @@ def metrics_after(root: Path, events: int) -> dict[str, set[tuple[str, str, floa
     }
 
 
-def test_metrics_do_not_follow_the_number_of_events(tmp_path: Path) -> None:
+def test_metrics_do_not_follow_the_number_of_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After 3 and after 700 events the counters are the same, and they are a closed list."""
+    # The disk is shared with everybody on this machine.
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=7, total=10))
     few, many = metrics_after(tmp_path / "few", 3), metrics_after(tmp_path / "many", 700)
 
     assert few == many
@@ -153,6 +189,14 @@ def test_metrics_do_not_follow_the_number_of_events(tmp_path: Path) -> None:
         "dpdau_releases",
         "dpdau_refusals",
         "dpdau_erasures",
+        "dpdau_failures",
+        "dpdau_watch_timestamp_seconds",
+        "dpdau_ledger_sound",
+        "dpdau_ledger_verified_timestamp_seconds",
+        "dpdau_release_overdue_seconds",
+        "dpdau_disk_free_ratio",
+        "dpdau_backup_timestamp_seconds",
+        "dpdau_erasures_outstanding",
         "dpdau_budget_spent_ratio",
         "dpdau_kafka_lag",
         "dpdau_ledger_transactions",
