@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks import page, service, workload
+from benchmarks import page, salted, service, workload
 from benchmarks.measure import Run, figures, run, spread
 
 HERE: Final = Path(__file__).parent
@@ -191,6 +191,11 @@ def spark(files: Files, runs: int) -> dict[str, Any]:
     return table
 
 
+def forgetting(_files: Files, _runs: int) -> dict[str, Any]:
+    """What counters that forget their visitors make of a month."""
+    return salted.measure()
+
+
 def growth(files: Files, _runs: int) -> dict[str, Any]:
     """How the cost grows with segments and with days of activity."""
     users = _STEP_USERS["M" if "M" in files else "S"] // 10
@@ -216,6 +221,7 @@ TASKS: Final[dict[str, Callable[[Files, int], dict[str, Any]]]] = {
     "growth": growth,
     "spark": spark,
     "races": races,
+    "forgetting": forgetting,
     "http": http,
     "idle": idle,
 }

@@ -1,4 +1,7 @@
-"""The pages `docs/benchmarks.md` and `docs/profile.md`, from the newest result of each task."""
+"""The pages `docs/benchmarks.md` and `docs/profile.md`, from the newest result of each task.
+
+Of `docs/comparison.md` it writes the figures alone, between two marks.
+"""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -8,7 +11,10 @@ from typing import Any, Final
 DOCS: Final = Path(__file__).parents[1] / "docs"
 BENCHMARKS: Final = DOCS / "benchmarks.md"
 PROFILE: Final = DOCS / "profile.md"
+COMPARISON: Final = DOCS / "comparison.md"
 RESULTS: Final = Path(__file__).with_name("results.jsonl")
+_BEGIN: Final = "<!-- Made by `make bench`, down to the next mark; do not edit. -->"
+_END: Final = "<!-- The end of what `make bench` makes. -->"
 _ONE_SHOT: Final = (
     "An event file in, a whole month out, each program in a fresh process: 60 days of events,"
     " about 2 % of them `-`.",
@@ -25,7 +31,11 @@ _ONE_SHOT: Final = (
 def pages(results: Path = RESULTS) -> dict[Path, str]:
     """Path → text of each page."""
     line = newest(results)
-    return {BENCHMARKS: _benchmarks(line), PROFILE: _profile(line)}
+    return {
+        BENCHMARKS: _benchmarks(line),
+        PROFILE: _profile(line),
+        COMPARISON: _comparison(line, COMPARISON.read_text("utf-8")),
+    }
 
 
 def newest(results: Path = RESULTS) -> dict[str, Any]:
@@ -172,6 +182,61 @@ def _growth_of_the_rest(tasks: dict[str, Any]) -> Iterable[str]:
         "",
         "A window touches one page of 64 days or two, so the cost of a day's numbers does not grow"
         " with history.",
+    )
+
+
+def _comparison(line: dict[str, Any], page: str) -> str:
+    """The page with its figures made anew."""
+    tasks = line["tasks"]
+    parts = [_BEGIN, ""]
+    if "one-shot" in tasks:
+        parts += _table(
+            [
+                "events in the file",
+                "time ÷ plain SQL",
+                "memory ÷ plain SQL",
+                "times faster than OpenDP",
+                "error, RMSE in users",
+                "error of OpenDP",
+            ],
+            [
+                [
+                    f"{one['rows']:,}",
+                    one["time_over_sql"],
+                    one["memory_over_sql"],
+                    one["times_faster_than_opendp"],
+                    one["rmse"]["dau and mau"],
+                    one["opendp_rmse"],
+                ]
+                for one in tasks["one-shot"].values()
+            ],
+        )
+        parts.append("")
+    if "forgetting" in tasks:
+        parts += [*_forgetful(tasks["forgetting"]), ""]
+    before, _, rest = page.partition(_BEGIN)
+    assert _END in rest, f"{COMPARISON.name} has the marks of its figures"
+    return before + "\n".join(parts) + "\n" + rest[rest.index(_END) :]
+
+
+def _forgetful(task: dict[str, Any]) -> Iterable[str]:
+    return _table(
+        ["activity", "MAU of the last day", "a new salt every day", "every calendar month"],
+        [
+            [name, f"{one['mau']:,}", f"× {one['daily_over_mau']}", f"× {one['monthly_over_mau']}"]
+            for name, one in task.items()
+        ],
+    )
+
+
+def _forgetting(task: dict[str, Any]) -> Iterable[str]:
+    yield from (
+        "## Counters that forget",
+        "",
+        "What a counter whose salt is new every day, or every calendar month, gives as the users of"
+        " 30 days, over how many there were: the mean over the days of a month, with no noise.",
+        "",
+        *_forgetful(task),
     )
 
 
@@ -395,6 +460,7 @@ _SECTIONS: Final = {
     "step": _step,
     "counts": _counts,
     "spark": _spark,
+    "forgetting": _forgetting,
     "races": _races,
     "idle": _idle,
 }
