@@ -99,8 +99,11 @@ class Watched:
         hosts: Every host that was asked for something.
     """
 
-    def __init__(self, page: Any, base: str) -> None:
-        self.page = page
+    def __init__(self, chromium: Any, base: str) -> None:
+        # Where the machine has no language, the browser would make up one that scripts refuse.
+        self.page = page = chromium.new_page(
+            viewport=DESKTOP, reduced_motion="reduce", locale="en-US"
+        )
         self.base = base
         self.problems: list[str] = []
         self.hosts: set[str] = set()

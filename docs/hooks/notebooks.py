@@ -35,7 +35,12 @@ def rendered(sources: Sequence[Path]) -> dict[str, str]:
 async def _run_all(notebooks: Sequence[Any], folder: str) -> None:
     """Runs the notebooks side by side, each in a kernel of its own."""
     inherited = os.environ  # noqa: TID251 (a kernel is a process of its own)
-    environment = {**inherited, "TMPDIR": folder, "IPYTHONDIR": f"{folder}/ipython"}
+    environment = {
+        **inherited,
+        "TMPDIR": folder,
+        "IPYTHONDIR": f"{folder}/ipython",
+        "OPENBLAS_NUM_THREADS": "1",  # The kernels share the cores; threads of one would only wait.
+    }
     clients = [
         NotebookClient(
             notebook,

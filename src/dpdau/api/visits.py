@@ -12,22 +12,27 @@ from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
+from dpdau.api import rendering
 from dpdau.api.auth import Gate
 from dpdau.api.bodies import BodyReader, form_of
 from dpdau.app import App
-from dpdau.app.sessions import SESSION_SECONDS, Sessions
+from dpdau.app.sessions import ANONYMOUS_SECONDS, SESSION_SECONDS, Sessions
 from dpdau.domain import Caller
 from dpdau.errors import InvalidPlanError, NotAuthenticatedError, NotAuthorizedError
 
 PLAIN_COOKIE: Final = "dpdau_session"
-SECURE_COOKIE: Final = "__Host-dpdau_session"
-"""The name that a browser takes over https only, from this host alone."""
+FORM_COOKIE: Final = "dpdau_form"
+"""Beside the session, for forms of those who have none: a link from elsewhere ends no session."""
+_SECURE: Final = "__Host-"
+"""Before the name of a cookie that a browser takes over https only, from this host alone."""
+SECURE_COOKIE: Final = f"{_SECURE}{PLAIN_COOKIE}"
 FORM_BYTES_MAX: Final = 16 << 10
 FORM_FIELDS_MAX: Final = 16
 FORM_TOKEN: Final = "form_token"  # noqa: S105 - the name of a field.
 _FORMS: Final = {"application/x-www-form-urlencoded": None}
 _HTTPS: Final = "https"
 _FIRST_PAGE: Final = "/"
+_ELSEWHERE: Final = "cross-site"
 
 
 class LoginNeededError(Exception):
@@ -82,7 +87,7 @@ class Visits:
         if key is not None or self._no_auth:
             caller = await self._gate.admit(request.scope, key)
             return self._keyless(request, caller) if self._no_auth else Visit(caller)
-        place, text = self._kept(request)
+        place, text = _kept(request, PLAIN_COOKIE)
         if text is None:
             return None
         if self._app.is_quick:
@@ -96,10 +101,9 @@ class Visits:
 
     def stranger(self, request: Request) -> Visit:
         """Somebody who is about to log in: the session of nobody that the form needs."""
-        place, text = self._kept(request)
+        place, text = _kept(request, FORM_COOKIE)
         is_new = text is None or not self._sessions.is_anonymous(text, place=place)
         if is_new or text is None:
-            place = SECURE_COOKIE if _is_https(request) else PLAIN_COOKIE
             text = self._sessions.anonymous(place=place)
         token = self._sessions.form_token(text)
         return Visit(Caller("", frozenset()), text, place, token, is_new=is_new)
@@ -111,7 +115,7 @@ class Visits:
             NotAuthenticatedError, RateLimitedError: As on every other route.
         """
         caller = await self._gate.admit(request.scope, key)
-        place = SECURE_COOKIE if _is_https(request) else PLAIN_COOKIE
+        place = _place(request, PLAIN_COOKIE)
         text = await run_in_threadpool(self._sessions.begin, key, place=place)
         return Visit(caller, text, place, is_new=True, can_leave=True)
 
@@ -151,13 +155,6 @@ class Visits:
         made = self.stranger(request)
         return Visit(caller, made.session, made.place, made.form_token, is_new=made.is_new)
 
-    def _kept(self, request: Request) -> tuple[str, str | None]:
-        """The cookie of a request: over https only the one that came over https."""
-        cookies = request.cookies
-        if SECURE_COOKIE in cookies or _is_https(request):
-            return SECURE_COOKIE, cookies.get(SECURE_COOKIE)
-        return PLAIN_COOKIE, cookies.get(PLAIN_COOKIE)
-
 
 def keep(answer: Response, visit: Visit) -> Response:
     """An answer that has the browser keep the session of a visit, if that is new."""
@@ -165,9 +162,9 @@ def keep(answer: Response, visit: Visit) -> Response:
         answer.set_cookie(
             visit.place,
             visit.session,
-            max_age=SESSION_SECONDS,
+            max_age=SESSION_SECONDS if visit.can_leave else ANONYMOUS_SECONDS,
             path="/",
-            secure=visit.place == SECURE_COOKIE,
+            secure=visit.place.startswith(_SECURE),
             httponly=True,
             samesite="strict",
         )
@@ -223,10 +220,25 @@ def install(api: FastAPI) -> None:
     async def on_login_needed(request: Request, error: Exception) -> Response:
         asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         target = safe_target(asked)
+        if request.headers.get("sec-fetch-site") == _ELSEWHERE and request.method == "GET":
+            # A browser sends a strict cookie once the page itself asks again.
+            return rendering.page("again.html", target=target)
         query = "" if target == _FIRST_PAGE else f"?next={quote(target, safe='')}"
         return RedirectResponse(f"/login{query}", status_code=303)
 
     api.add_exception_handler(LoginNeededError, on_login_needed)
+
+
+def _place(request: Request, name: str) -> str:
+    """Where a browser keeps a session of its own."""
+    return f"{_SECURE}{name}" if _is_https(request) else name
+
+
+def _kept(request: Request, name: str) -> tuple[str, str | None]:
+    """A cookie and its place: over https only what came over https."""
+    secure = f"{_SECURE}{name}"
+    place = secure if secure in request.cookies else _place(request, name)
+    return place, request.cookies.get(place)
 
 
 def _is_https(request: Request) -> bool:

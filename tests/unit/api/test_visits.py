@@ -6,7 +6,13 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from dpdau.api.visits import FORM_BYTES_MAX, PLAIN_COOKIE, SECURE_COOKIE, safe_target
+from dpdau.api.visits import (
+    FORM_BYTES_MAX,
+    FORM_COOKIE,
+    PLAIN_COOKIE,
+    SECURE_COOKIE,
+    safe_target,
+)
 from dpdau.app import App
 from dpdau.domain import Scope
 from in_process import key_of, refusal, service
@@ -190,6 +196,28 @@ def test_what_is_no_form_is_refused(visitor: httpx.Client) -> None:
     ]
 
     assert [415, 422, 422, 413] == statuses
+
+
+def test_a_link_from_elsewhere_leads_in_and_ends_no_session(visitor: httpx.Client) -> None:
+    """A strict cookie is not sent then: the page asks again by itself, and then it is."""
+    log_in(visitor)
+    elsewhere = {"Sec-Fetch-Site": "cross-site"}
+    kept = dict(visitor.cookies)
+    visitor.cookies.clear()
+
+    bounced = visitor.get("/pages/budget?month=2026-02", headers=elsewhere)
+    asked = visitor.get("/login", headers=elsewhere)
+
+    assert 200 == bounced.status_code
+    assert 'content="0;url=/pages/budget?month=2026-02"' in bounced.text
+    assert "set-cookie" not in bounced.headers
+    assert asked.headers["set-cookie"].startswith(f"{FORM_COOKIE}=anonymous.")
+    assert (
+        200
+        == visitor.get(
+            "/pages/budget", headers={"Cookie": f"{PLAIN_COOKIE}={kept[PLAIN_COOKIE]}"}
+        ).status_code
+    )
 
 
 def test_logging_out_ends_the_session_of_the_browser(visitor: httpx.Client) -> None:
