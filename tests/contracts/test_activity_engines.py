@@ -156,7 +156,7 @@ def _in_month(pseudonym: int, key: int = 1) -> int:
     return (pseudonym + key * 10**6 * GOLDEN) % 2**64
 
 
-def check_month(stores: "tuple[EmbeddedStore, SparkStore]") -> None:
+def check_month(stores: "tuple[EmbeddedStore, SparkStore]", *, days: int = MONTH_DAYS) -> None:
     """Every stream in one month: whatever is late, taken back, erased or renamed, it is the same.
 
     From the second half on the users have names of a new key, with the old ones beside them.
@@ -167,9 +167,9 @@ def check_month(stores: "tuple[EmbeddedStore, SparkStore]") -> None:
     newer = {old: new for new, old in older.items()}
     for store in stores:
         store.open_month(MONTH, lookback_days=30, dimensions=tuple(DIMENSION_VALUES))
-    cut = np.linspace(0, EVENTS, MONTH_DAYS + 1).astype(int)
+    cut = np.linspace(0, EVENTS, days + 1).astype(int)
     for number, (start, stop) in enumerate(itertools.pairwise(cut)):
-        is_new = number > MONTH_DAYS // 2
+        is_new = number >= days // 2
         events = [event for one in some for event in one[start:stop]]
         if is_new:
             events = [(replace(one, pseudonym=newer[one.pseudonym]), of) for one, of in events]

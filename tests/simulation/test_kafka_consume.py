@@ -152,6 +152,7 @@ def test_a_topic_that_is_made_again_is_another_one(
         consumption, broker = Consumption(app), broker_of(app.settings)
         known = broker.topic_id(timeout_seconds=PATIENCE_SECONDS)
         assert known is not None
+        assert PARTITIONS == broker.partition_count(timeout_seconds=PATIENCE_SECONDS)
         consumption.members.claims.require_topic(known)
         consumption.members.claims.require_topic(known)
         delete_topic(address, topic)

@@ -80,6 +80,7 @@ def test_the_drill(where: dict[str, str], tmp_path: Path, monkeypatch: pytest.Mo
     old, new, copy = tmp_path / "old", tmp_path / "new", tmp_path / "copy.dpdau"
     with product(old, now=NOW, **PLANNED, **where) as app:
         live_a_month(app)
+        DataDir(old / "data").card_key.write_bytes(b"signs cards")
         back_up(DataDir(old / "data"), app.ledger, copy, clock=lambda: NOW, passphrase=PASSPHRASE)
         numbers, budgets = published(app), spent(app)
         months = [one.plan_id for one in app.releases(after=None, limit=500)[0]]
@@ -98,6 +99,7 @@ def test_the_drill(where: dict[str, str], tmp_path: Path, monkeypatch: pytest.Mo
             app.release(Metric.DAU, FIRST, fresh=True)
         assert app.month("2026-02").abandoned
         assert budgets == spent(app)
+    assert b"signs cards" == DataDir(new / "data").card_key.read_bytes()
     assert (("2026-02",), ()) == (report.abandoned, report.erasures_since)
     assert len(set(months)) == 4
 

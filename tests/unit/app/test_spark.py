@@ -7,7 +7,7 @@ import pytest
 
 from dpdau.app import App
 from dpdau.app.lake import start_spark
-from dpdau.errors import DpdauError, WarehouseUnavailableError
+from dpdau.errors import DpdauError, InvalidSettingError, WarehouseUnavailableError
 from products import NOW, event, product, product_settings, send
 
 pytest.importorskip("pyspark")
@@ -39,3 +39,17 @@ def test_an_embedded_store_has_no_spark_to_start(tmp_path: Path) -> None:
     """Starting it is nothing."""
     with product(tmp_path) as app:
         start_spark(app)
+
+
+def test_a_folder_that_spark_would_misread_is_refused(tmp_path: Path) -> None:
+    """The lake, and the directory that has Spark's checkpoints, before anything is made there."""
+    lake, beside = tmp_path / "a%20b", tmp_path / "c*d"
+    for root, more in (
+        (tmp_path, {"LAKE_DIR": str(lake)}),
+        (beside, {"LAKE_DIR": str(tmp_path / "lake")}),
+    ):
+        settings = product_settings(root, SPARK_MASTER=NOBODY, **more)
+        with pytest.raises(InvalidSettingError, match="mean something to Spark"):
+            App.open(settings, clock=lambda: NOW)
+
+    assert not lake.exists()

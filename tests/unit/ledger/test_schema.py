@@ -1,15 +1,18 @@
 """Revisions of the tables."""
 
+import datetime as dt
 import shutil
 from pathlib import Path
 
 import pytest
 from alembic.script import ScriptDirectory
 
+from dpdau.domain import Scope
 from dpdau.errors import LedgerCorruptError, SchemaVersionError
 from dpdau.ledger import Ledger, migrate, schema, steps
 from dpdau.ledger.tables import APPEND_ONLY, PARTS
 from simulation.ledger_cases import (
+    NOW,
     Ticking,
     file_of,
     mark_of,
@@ -140,6 +143,30 @@ def test_ledger_of_the_first_release_takes_month_plans(
     )
     assert {"commitments", "commitments_no_update", "commitments_no_delete"} <= tables(tmp_path)
     assert (3, 8, ()) == (report.charges, report.releases, report.problems)
+
+
+def test_keys_of_an_older_ledger_can_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key from before limits, successors and uses has none of them, and can get them."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr(schema, "REVISIONS", schema.REVISIONS[:3])
+        ledger = open_ledger(tmp_path)
+        key_id, _ = ledger.keys.create("app", [Scope.READ], None)
+        ledger.close()
+    untouched = "key_uses" not in tables(tmp_path)
+
+    ledger = open_ledger(tmp_path)
+    (before,) = ledger.keys.list()
+    _, new, _ = ledger.keys.rotate(key_id, overlap=dt.timedelta(hours=1))
+    ledger.keys.note_uses({key_id: NOW})
+    after, _ = ledger.keys.list()
+    report = ledger.verify()
+    ledger.close()
+
+    assert untouched
+    assert (None, None, None) == (before.rate_limit, before.replaced_by, before.last_used)
+    assert (new.key_id, NOW, ()) == (after.replaced_by, after.last_used, report.problems)
 
 
 def test_first_release_refuses_a_newer_ledger(

@@ -100,7 +100,8 @@ def decoded_pieces(
 
     numbers = spark.range(0, len(pieces), 1, len(pieces))
     # Pieces travel as rows and not within the work, which has the keys: work of more than a
-    # megabyte goes to the executors by way of a file that is not encrypted.
+    # megabyte goes to the executors by way of a file that is not encrypted. That of messages stays
+    # below it, with a number for each partition.
     told = sql.broadcast(spark.createDataFrame(table_of(pieces)))
     with _decoded(numbers.join(told, "id"), partial(rows_of_pieces, recipe), recipe) as found:
         yield found

@@ -40,7 +40,7 @@ def pieces_of(source: Path, file_format: FileFormat | None = None) -> list[Piece
     that begin with a dot or an underscore are not data.
 
     Raises:
-        NotFoundError: There is nothing to read, or it may not be read.
+        NotFoundError: There is nothing to read, or it may not be read, or has no name in UTF-8.
         UnsupportedMediaError: A file has no known format, or is damaged.
     """
     found = [source]
@@ -50,6 +50,8 @@ def pieces_of(source: Path, file_format: FileFormat | None = None) -> list[Piece
     pieces = []
     for path in found:
         whole = path.resolve()
+        if not _is_text(str(whole)):
+            raise NotFoundError(f"Expected names of files in UTF-8 in {source}, found another one.")
         places = cuts(whole, file_format=file_format)
         for start, following in zip(places, [*places[1:], None], strict=True):
             stop_row = None if following is None else following.row
@@ -102,6 +104,15 @@ def _rows(
                 done += built.events
                 if piece.stop_row is not None and chunk.end.row >= piece.stop_row:
                     break
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be told to an executor."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_hidden(path: Path) -> bool:

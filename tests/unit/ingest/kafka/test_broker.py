@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from dpdau.errors import InvalidSettingError
+from dpdau.errors import BrokerUnavailableError, InvalidSettingError
 from dpdau.ingest.kafka.broker import Broker, Health
 
 confluent_kafka = pytest.importorskip("confluent_kafka")
@@ -120,3 +120,9 @@ def test_brokers_that_refuse_are_not_waited_for_at_the_start(refusal: str) -> No
         health.require_taken()
     with pytest.raises(InvalidSettingError, match="KAFKA_OPTIONS"):
         asked.require_taken()
+
+
+def test_partitions_of_a_broker_that_is_away_are_unknown() -> None:
+    """No number is made up: who asks tries again."""
+    with pytest.raises(BrokerUnavailableError, match="which partitions"):
+        broker().partition_count(timeout_seconds=0.1)

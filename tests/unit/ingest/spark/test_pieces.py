@@ -3,6 +3,8 @@
 import datetime as dt
 import gzip
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +167,26 @@ def test_nothing_to_read_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(NotFoundError):
             pieces_of(path)
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """It could not be told to an executor."""
+    (tmp_path / os.fsdecode(b"\xff.ndjson")).write_text("{}")
+
+    with pytest.raises(NotFoundError, match="UTF-8"):
+        pieces_of(tmp_path)
+
+
+def test_pieces_travel_whole(tmp_path: Path) -> None:
+    """What a row of a piece says is that piece, with its number."""
+    (tmp_path / "é 1.csv").write_text("user_id\n")
+    pieces = pieces_of(tmp_path, "csv")
+    table = table_of([*pieces, replace(pieces[0], stop_row=7)])
+
+    assert [0, 1] == table["id"].to_pylist()
+    assert [*pieces, replace(pieces[0], stop_row=7)] == [
+        msgspec.json.decode(one, type=Piece) for one in table["piece"].to_pylist()
+    ]
 
 
 def test_an_empty_parquet_file_has_no_events(tmp_path: Path) -> None:
