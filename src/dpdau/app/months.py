@@ -24,7 +24,6 @@ from dpdau.ledger.ledger import Ledger
 from dpdau.ledger.statement import Statements
 from dpdau.plan import MonthPlan, Question, month_plan_id, own_windows
 from dpdau.release import MonthReleaser, views
-from dpdau.telemetry import span
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +127,8 @@ class Months:
         Returns:
             The release, and whether it was stored before.
         """
+        from dpdau.telemetry import span
+
         metric, window, segment = asked.metric, asked.window, asked.segment
         known = self.ledger.find_release(metric, window, segment)
         if known is not None:
@@ -187,6 +188,8 @@ class Months:
         Raises:
             DpdauError: One plan could not go on; the others did.
         """
+        from dpdau.telemetry import span
+
         newest = self.releaser.calendar.last_closed_day()
         released, failed = 0, None
         if opening:

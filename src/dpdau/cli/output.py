@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _TICKS: Final = "▁▂▃▄▅▆▇█"
 PIPE_COLUMNS: Final = 160
 """How wide a table may be where nobody's terminal says."""
-
+PLOT_PIPE_COLUMNS: Final = 96
 PLOT_COLUMNS_MAX: Final = 200
 _STATUS_STYLES: Final = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
@@ -85,7 +85,7 @@ def print_chart(answers: "Sequence[Answer]") -> None:
 
     text = chart(
         answers,
-        width=min(OUT.width, PLOT_COLUMNS_MAX),
+        width=min(OUT.width, PLOT_COLUMNS_MAX) if OUT.is_terminal else PLOT_PIPE_COLUMNS,
         ascii_only=OUT.options.ascii_only,
         color=OUT.color_system is not None and not OUT.no_color,
     )
