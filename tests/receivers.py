@@ -63,6 +63,24 @@ def web_sink(*statuses: int) -> Iterator[WebSink]:
         yield sink
 
 
+@contextmanager
+def dripping(first: bytes = b"") -> Iterator[int]:
+    """A server that never ends what it says: a byte at a time, as often as nobody gives up."""
+    ends = threading.Event()
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError):
+                self.request.sendall(first)
+                while not ends.wait(0.05):
+                    self.request.sendall(b"2")
+
+    with _served(server := socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)):
+        server.daemon_threads = True
+        yield server.server_address[1]
+        ends.set()
+
+
 @dataclass
 class MailSink:
     """A mail server that takes every letter; with a certificate it offers STARTTLS.

@@ -18,7 +18,8 @@ import msgspec
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from dpdau.domain import BoundedCount, BudgetBlock, Event, EventBatch, PrivateValueError
+from dpdau.domain import BoundedCount, Event, EventBatch, PrivateValueError
+from dpdau.errors import LedgerCorruptError
 
 LOG_SECONDS: Final = 0.1
 LOG_LINES_MAX: Final = 50_000
@@ -258,7 +259,7 @@ class Metrics:
     Guarantee: none counts events, users or bytes, because a count without noise would be an exact
     answer. The library's own registry is not used for the same reason: what it tells of the
     process (memory, garbage collections) follows the number of events. The lag of Kafka is a time
-    in a few steps, 0 below ten seconds (`app.consuming.coarse`): no event moves it by itself.
+    in a few steps, 0 below ten seconds (`app.consuming.coarse`): a single event rarely moves it.
     """
 
     def __init__(self) -> None:
@@ -284,7 +285,7 @@ class Metrics:
         self.erasures = Counter("dpdau_erasures", "Users erased.", registry=registry)
         self.budget_spent = Gauge(
             "dpdau_budget_spent_ratio",
-            "Share of the budget that is spent, 0..1.",
+            "Share of the budget that is spent, 0..1, when the service last looked.",
             ["metric", "period"],
             registry=registry,
         )
@@ -300,6 +301,12 @@ class Metrics:
             ["name", "outcome"],
             registry=registry,
         )
+        # By itself and without a name: from the start at 0, so that the first one is an increase.
+        self.ledger_corrupt = Counter(
+            "dpdau_ledger_corrupt",
+            "Transactions that found the ledger corrupt.",
+            registry=registry,
+        )
         self.ledger_seconds = Histogram(
             "dpdau_ledger_transaction_seconds",
             "What they took, with the wait for another writer.",
@@ -307,16 +314,15 @@ class Metrics:
             registry=registry,
         )
 
-    def released(self, metric: str, block: BudgetBlock, *, replayed: bool) -> None:
-        """Counts a release and shows the state of its budget."""
+    def released(self, metric: str, *, replayed: bool) -> None:
+        """Counts a release."""
         self.releases.labels(metric, str(replayed).lower()).inc()
-        self.budget_spent.labels(block.metric, block.period).set(
-            round(block.epsilon_spent / block.epsilon_cap, 9)
-        )
 
     def transacted(self, name: str, outcome: str, seconds: float) -> None:
         """Counts and times a transaction of the ledger."""
         self.ledger_transactions.labels(name, outcome).inc()
+        if outcome == LedgerCorruptError.code:
+            self.ledger_corrupt.inc()
         self.ledger_seconds.labels(name).observe(seconds)
 
     def span(self, name: str) -> AbstractContextManager[None]:

@@ -84,6 +84,22 @@ def test_triage_is_five_commands() -> None:
     assert 5 == len(block.splitlines())
 
 
+def test_what_is_looked_at_while_it_runs_is_asked_of_the_service() -> None:
+    """No diagnosis buys a number; what is read in an incident works beside the service."""
+    for title in ("Budget exhausted", "Stale deletes and MAU drift"):
+        before = TEXT.split(f"## {title}", 1)[0]
+        lines = [line for block in BLOCK.findall(section(title)) for line in block.splitlines()]
+        asked = [
+            line for line in lines if re.match(r"dpdau (budget|series|plan|erase|erasure) ", line)
+        ]
+
+        assert before.rfind("./start\n") > before.rfind("./stop\n")
+        assert [] != asked == [line for line in asked if "--url " in line]
+        assert [] == [
+            line for line in lines if re.match(r"dpdau (dau|wau|mau|growth|release)", line)
+        ]
+
+
 def test_every_command_is_run() -> None:
     """Only the failover is left out by the run of all documents; the test below runs it."""
     assert 1 == TEXT.count("skip:")

@@ -5,7 +5,6 @@ import json
 import logging
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import structlog
@@ -21,7 +20,6 @@ from dpdau.telemetry import (
     refuse_private,
     write_logs,
 )
-from products import DAY, product
 
 COUNT = BoundedCount(7, ContributionBounds(), Unit.USER)
 
@@ -89,17 +87,25 @@ def test_metrics_are_kept_per_registry() -> None:
     assert 0 == two.registry.get_sample_value("dpdau_erasures_total")
 
 
-def test_a_release_is_counted_with_its_budget(tmp_path: Path) -> None:
-    """One more release of its metric, and the share of its budget that is spent."""
+def test_a_release_is_counted_and_shows_no_budget() -> None:
+    """One more release of its metric; a replay of a month that is over brings no budget back."""
     metrics = Metrics()
-    with product(tmp_path) as app:
-        metrics.released("new", app.growth(DAY).budget, replayed=False)
+    metrics.released("new", replayed=True)
 
-    names = {"metric": "new", "replayed": "false"}
+    names = {"metric": "new", "replayed": "true"}
     assert 1 == metrics.registry.get_sample_value("dpdau_releases_total", names)
-    names = {"metric": "mau", "period": "2026-03"}
-    share = metrics.registry.get_sample_value("dpdau_budget_spent_ratio", names)
-    assert share == pytest.approx(0.5 / 3.5)
+    assert [] == [one.labels for family in metrics.budget_spent.collect() for one in family.samples]
+
+
+def test_a_corrupt_ledger_is_counted_from_zero() -> None:
+    """The first failure is an increase, whichever transaction it was in."""
+    metrics = Metrics()
+    known = metrics.registry.get_sample_value
+    before = known("dpdau_ledger_corrupt_total")
+    metrics.transacted("head", "done", 0.1)
+    metrics.transacted("step", "ledger_corrupt", 0.1)
+
+    assert (0, 1) == (before, known("dpdau_ledger_corrupt_total"))
 
 
 def test_nothing_but_the_product_is_counted() -> None:
@@ -111,6 +117,7 @@ def test_nothing_but_the_product_is_counted() -> None:
         "dpdau_failures",
         "dpdau_budget_spent_ratio",
         "dpdau_kafka_lag",
+        "dpdau_ledger_corrupt",
         "dpdau_ledger_transactions",
         "dpdau_ledger_transaction_seconds",
     } == {family.name for family in Metrics().registry.collect()}

@@ -8,7 +8,8 @@ from dpdau.api.traffic import CLIENT_CLOSED_STATUS, route_of
 from dpdau.telemetry import Tracer
 
 _METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
-_TRACE_HEADERS: Final = frozenset({b"traceparent", b"tracestate"})
+_TRACE_HEADERS: Final = frozenset({b"traceparent"})
+"""Numbers alone. `tracestate` is any text of a caller's, and would be in every span."""
 _FAILED: Final = 500
 
 

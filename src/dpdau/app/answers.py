@@ -38,7 +38,7 @@ class Answers:
         self, release: Release, block: BudgetBlock, *, replayed: bool, exact: int | None
     ) -> Answer:
         if self.metrics is not None:
-            self.metrics.released(release.metric, block, replayed=replayed)
+            self.metrics.released(release.metric, replayed=replayed)
         return Answer(release, replayed=replayed, budget=block, exact_value=exact)
 
     def budget_of(self, release: Release) -> Budget:

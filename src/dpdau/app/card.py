@@ -5,47 +5,31 @@ canonical JSON under an Ed25519 signature; a page is a rendering of it and of no
 whoever has the page renders it again and compares.
 """
 
-import base64
-import binascii
 import datetime as dt
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
-from typing import Any, Final, Self
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from typing import Any, Final
 
 from dpdau import __version__
 from dpdau.accounting.budget import Budget, FilterName, epsilon_spent
 from dpdau.accounting.calibration import round_epsilon_up, zcdp_epsilon
 from dpdau.accounting.events import to_json
 from dpdau.app.product import App
+from dpdau.app.signed_card import CARD_FORMAT, Card, CardKey
 from dpdau.datadir import DataDir
 from dpdau.domain import Metric, Release, month_days
 from dpdau.errors import (
-    CardMismatchError,
     LedgerConflictError,
     LedgerCorruptError,
     NotFoundError,
     StoreCorruptError,
-    StoreUnavailableError,
-    UnsupportedMediaError,
 )
 from dpdau.ledger import AuditReport, BudgetState, release_to_json
-from dpdau.ledger.canonical import canonical_json
 from dpdau.plan import LIVE, PLAN
 
-CARD_FORMAT: Final = 1
-"""The number of what a statement holds and of how its pages look; one never changes the other."""
 MONTHS_OF_YEAR: Final = 12
-KEY_PREFIX: Final = "ed25519:"
-_CONTEXT: Final = b"dpdau privacy card\n"
-"""What is signed begins with it, so that the key signs nothing that could be taken for another."""
+CARD_KEY_CREATED: Final = "card_key_created"
 _READ_TRIES: Final = 3
 _REPLACED_TIMES: Final = {PLAN: 4, LIVE: 4, Metric.MAU.value: 2}
 """By how much ρ of a budget grows where one user is replaced by another: noise that is correlated
@@ -53,160 +37,52 @@ over a month allows twice the distance, and growth, in the budget of MAU, has a 
 and another enter one. Independent noise on single counts: 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
-    """A statement with the signature on it.
+def issue(app: App, month: str, *, new_key: bool = False) -> Card:
+    """The signed card of a month; the key is made if there is none, and the ledger has it noted.
 
     Args:
-        statement: JSON-ready; what `statement_of` gives.
-        public_key: Of the key that signed, as `KEY_PREFIX` and base64.
-        signature: Base64.
-    """
-
-    statement: Mapping[str, Any]
-    public_key: str
-    signature: str
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields; what is embedded in every page."""
-        return {
-            "statement": dict(self.statement),
-            "public_key": self.public_key,
-            "signature": self.signature,
-        }
-
-    @classmethod
-    def from_json(cls, body: Any) -> Self:
-        """The inverse of `to_json`.
-
-        Raises:
-            UnsupportedMediaError: It is no card.
-        """
-        names = ("public_key", "signature")
-        if (
-            not isinstance(body, dict)
-            or not isinstance(body.get("statement"), dict)
-            or not all(isinstance(body.get(name), str) for name in names)
-        ):
-            raise UnsupportedMediaError(
-                "Expected a privacy card with statement, public_key and signature, found none; "
-                "pass a file that `dpdau card` wrote."
-            )
-        return cls(body["statement"], body["public_key"], body["signature"])
-
-    def check_signature(self) -> None:
-        """Proves that the statement is the one that the key signed.
-
-        Raises:
-            CardMismatchError: It is not.
-        """
-        try:
-            key = Ed25519PublicKey.from_public_bytes(_decoded(self.public_key))
-            key.verify(base64.b64decode(self.signature, validate=True), _signed(self.statement))
-        except (InvalidSignature, ValueError, TypeError):
-            raise CardMismatchError(
-                "Expected a statement under a good signature, found another: the statement, the "
-                "key or the signature was changed. Ask its publisher for the card."
-            ) from None
-
-
-class CardKey:
-    """The key that signs cards: in its own file under `DATA_DIR`, 0600, made at first use."""
-
-    def __init__(self, key: Ed25519PrivateKey) -> None:
-        self._key = key
-
-    @classmethod
-    def open(cls, path: Path) -> Self:
-        """The key of a file.
-
-        Raises:
-            NotFoundError: There is none.
-            StoreCorruptError: The file holds no such key.
-        """
-        try:
-            text = path.read_bytes()
-        except FileNotFoundError:
-            raise NotFoundError(
-                f"Expected the key that signs cards at {path}, found none; `dpdau card --month` "
-                "makes it."
-            ) from None
-        except OSError as error:
-            raise StoreUnavailableError(
-                f"Expected {path} to be readable, found: {error.strerror}."
-            ) from None
-        try:
-            key = serialization.load_pem_private_key(text, password=None)
-        except (ValueError, TypeError):
-            key = None
-        if not isinstance(key, Ed25519PrivateKey):
-            raise StoreCorruptError(
-                f"Expected an Ed25519 key in {path}, found something else. Restore the file; or "
-                "move it away, and tell the readers of your cards the new key."
-            )
-        return cls(key)
-
-    @classmethod
-    def create(cls, path: Path) -> bool:
-        """Makes the file unless it is there; tells whether it did.
-
-        Raises:
-            StoreUnavailableError: It cannot be written.
-        """
-        pem = Ed25519PrivateKey.generate().private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        fresh = path.with_name(f"{path.name}.{os.getpid()}")
-        try:
-            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(pem)
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                # Whole or not at all, and never over a key that is there.
-                os.link(fresh, path)
-            except FileExistsError:
-                return False
-            finally:
-                fresh.unlink()
-        except OSError as error:
-            raise StoreUnavailableError(
-                f"Expected {path} to be writable, found: {error.strerror}."
-            ) from None
-        return True
-
-    @property
-    def public(self) -> str:
-        """The public key, as text."""
-        raw = self._key.public_key().public_bytes(
-            serialization.Encoding.Raw, serialization.PublicFormat.Raw
-        )
-        return KEY_PREFIX + base64.b64encode(raw).decode()
-
-    def sign(self, statement: Mapping[str, Any]) -> Card:
-        """A statement under a signature."""
-        signature = base64.b64encode(self._key.sign(_signed(statement))).decode()
-        return Card(statement, self.public, signature)
-
-
-def issue(app: App, month: str) -> Card:
-    """The signed card of a month; the key is made if there is none, and the ledger has it noted.
+        app: The product.
+        month: YYYY-MM.
+        new_key: Whether a key may take the place of the one that the ledger names.
 
     Raises:
         NotFoundError: Nothing was charged for days of that month.
+        StoreCorruptError: The key is not the one that the ledger names, and `new_key` is not given.
         LedgerCorruptError: The ledger is not sound: no statement is made from it.
         LedgerConflictError: It was written to all the time.
     """
     month_days(month)
     _charged(app, month)
     path = DataDir(app.settings.DATA_DIR).card_key
-    if not path.exists() and CardKey.create(path):
-        facts = {"public_key": CardKey.open(path).public}
-        app.ledger.audit_event("operator", "card_key_created", facts)
-    return CardKey.open(path).sign(statement_of(app, month))
+    known = _noted_key(app)
+    if not path.exists():
+        if known is not None and not new_key:
+            raise _another_key(known, "none")
+        CardKey.create(path)
+    key = CardKey.open(path)
+    if key.public != known:
+        if known is not None and not new_key:
+            raise _another_key(known, key.public)
+        app.ledger.audit_event("operator", CARD_KEY_CREATED, {"public_key": key.public})
+    return key.sign(statement_of(app, month))
+
+
+def _noted_key(app: App) -> str | None:
+    """The public key that the ledger names last, if any."""
+    found, seq = None, 0
+    while page := app.ledger.audit_log(after=seq):
+        for one in page:
+            if one.action == CARD_KEY_CREATED:
+                found = str(one.facts["public_key"])
+        seq = page[-1].seq
+    return found
+
+
+def _another_key(known: str, found: str) -> StoreCorruptError:
+    return StoreCorruptError(
+        f"Expected the key that signs cards, {known} by the ledger, found {found}. Restore its "
+        "file; or, where it is lost, pass --new-key and tell the readers of your cards the new one."
+    )
 
 
 def statement_of(app: App, month: str) -> dict[str, Any]:
@@ -254,7 +130,8 @@ def _statement(
     budgets = sorted((state.budget for state in states), key=_place)
     opened = {one.metric for one in budgets}
     first, last = month_days(month)
-    later = [app.budget(name, first) for name in (PLAN, *Metric) if name not in opened]
+    live = () if app.settings.LIVE_EPSILON is None else (LIVE,)
+    later = [app.budget(name, first) for name in (PLAN, *Metric, *live) if name not in opened]
     days = {one.window.end for one in releases}
     return {
         "format": CARD_FORMAT,
@@ -311,14 +188,16 @@ def _promises(budget: Budget) -> dict[str, Any]:
 
 
 def _together(budgets: Sequence[Budget]) -> dict[str, Any]:
-    """The same for all budgets of the month at once."""
-    singles = [one.guarantee() for one in budgets]
-    epsilon = _sum([one for one, _ in singles])
-    delta = sum((_delta(one) for one in budgets), start=Fraction(0))
+    """The same for all budgets of the month at once, composed in one way for each relation.
+
+    Source: `docs/guarantee.md`, Several mechanisms over one stream.
+    """
+    month = _composed(budgets, pure_times=1)
+    year_delta = MONTHS_OF_YEAR * Fraction(str(month["delta"]))
     return {
-        "month": _figure(epsilon, delta),
+        "month": month,
         "one_replaced": _composed(budgets, pure_times=1, rho_times=_REPLACED_TIMES),
-        "year_added": _figure(_sum([epsilon] * MONTHS_OF_YEAR), MONTHS_OF_YEAR * delta),
+        "year_added": _figure(_sum([month["epsilon"]] * MONTHS_OF_YEAR), year_delta),
         "year_rho_added": _composed(budgets, pure_times=MONTHS_OF_YEAR),
     }
 
@@ -402,21 +281,3 @@ def _digest(releases: Sequence[Release]) -> str:
     for one in releases:
         whole.update(release_to_json(one) + b"\n")
     return whole.hexdigest()
-
-
-def _signed(statement: Mapping[str, Any]) -> bytes:
-    return _CONTEXT + canonical_json(statement)
-
-
-def _decoded(public_key: str) -> bytes:
-    """The bytes of a public key.
-
-    Raises:
-        ValueError: It is no such text.
-    """
-    if not public_key.startswith(KEY_PREFIX):
-        raise ValueError("expected a prefix")
-    try:
-        return base64.b64decode(public_key.removeprefix(KEY_PREFIX), validate=True)
-    except binascii.Error:
-        raise ValueError("expected base64") from None

@@ -15,7 +15,7 @@ from html import escape, unescape
 from itertools import zip_longest
 from typing import Any, Final
 
-from dpdau.app.card import CARD_FORMAT, Card
+from dpdau.app.signed_card import CARD_FORMAT, Card
 from dpdau.errors import CardMismatchError, NotFoundError, UnsupportedMediaError
 
 CARD_SIZE_MAX: Final = 4 << 20
@@ -105,9 +105,7 @@ def html_page(card: Card) -> str:
     """The card as one page of HTML that needs nothing else: no script, no other host."""
     told = card.statement
     body = "\n".join(_html_section(one) for one in _sections(card))
-    embedded = _compact(card)
-    for sign, spelled in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
-        embedded = embedded.replace(sign, spelled)
+    embedded = _inert(_compact(card))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -159,7 +157,7 @@ def pdf_page(card: Card) -> bytes:
 
 def json_page(card: Card) -> str:
     """The card for programs."""
-    return json.dumps(card.to_json(), indent=2, sort_keys=True) + "\n"
+    return _inert(json.dumps(card.to_json(), indent=2, sort_keys=True)) + "\n"
 
 
 def verify(content: bytes) -> Card:
@@ -183,6 +181,11 @@ def verify(content: bytes) -> Card:
         raise UnsupportedMediaError(
             f"Expected the statement of a card of format {CARD_FORMAT}, found parts missing."
         ) from None
+    except ArithmeticError:
+        raise CardMismatchError(
+            "Expected figures that dpdau can state, found some that no page can show: the card is "
+            "signed, and dpdau did not make it."
+        ) from None
     if content.startswith(b"%PDF"):
         if pdf_page(card) != content:
             raise CardMismatchError(
@@ -190,19 +193,35 @@ def verify(content: bytes) -> Card:
                 "after it was written, or made with another version of fpdf2 than is here. Ask its "
                 "publisher for the .html or .json."
             )
-    elif not content.lstrip().startswith(b"{"):
-        _compare(page, content.decode("utf-8", "replace"))
+    elif _is_json(content):
+        # Whole, and not only its members: a browser shows a page that stands in one more of them.
+        if _text(content) != json_page(card):
+            raise CardMismatchError(
+                "Expected the JSON that `dpdau card` writes for this statement, found something "
+                "beside it, or another spelling. Ask its publisher for the file."
+            )
+    else:
+        _compare(page, _text(content))
     return card
+
+
+def _is_json(content: bytes) -> bool:
+    return _text(content).lstrip().startswith("{")
+
+
+def _text(content: bytes) -> str:
+    """The text of a file, without what a mail program does to it: line ends, and a mark before."""
+    return content.decode("utf-8", "replace").replace("\r\n", "\n").removeprefix("\ufeff")
 
 
 def _embedded(content: bytes) -> Any:
     """The card in a file, parsed."""
-    text: bytes | None = content
-    if content.startswith(b"%PDF"):
-        found = _PDF_CARD.findall(content)
-        text = found[0] if len(found) == 1 else None
-    elif not content.lstrip().startswith(b"{"):
-        found = _HTML_CARD.findall(content)
+    text: str | bytes | None
+    if not content.startswith(b"%PDF") and _is_json(content):
+        text = _text(content)
+    else:
+        pattern = _PDF_CARD if content.startswith(b"%PDF") else _HTML_CARD
+        found = pattern.findall(content)
         text = found[0] if len(found) == 1 else None
     try:
         return json.loads(text or b"", parse_constant=lambda _name: None)
@@ -216,7 +235,6 @@ def _compare(expected: str, found: str) -> None:
     Raises:
         CardMismatchError: It is another one.
     """
-    found = found.replace("\r\n", "\n").removeprefix("\ufeff")
     if found == expected:
         return
     for good, bad in zip_longest(_visible(expected), _visible(found), fillvalue=""):
@@ -239,6 +257,13 @@ def _visible(page: str) -> list[str]:
 
 def _compact(card: Card) -> str:
     return json.dumps(card.to_json(), sort_keys=True, separators=(",", ":"))
+
+
+def _inert(text: str) -> str:
+    """JSON that no browser takes for markup."""
+    for sign, spelled in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
+        text = text.replace(sign, spelled)
+    return text
 
 
 def _title(told: Mapping[str, Any]) -> str:
@@ -344,7 +369,8 @@ def _notes(told: Mapping[str, Any]) -> tuple[str, ...]:
     """What has to be said beside the figures."""
     notes = [
         "Each pair is (ε, δ), ε rounded up; it bounds everything that the budget lets through, "
-        "and is the most that this month can cost, not only what was charged so far ("
+        "and is the most that this month can cost unless more is granted later, by the ledger as "
+        "it was at the head named below, not only what was charged so far ("
         + "; ".join(
             f"{one['budget']}: ε {_up(one['epsilon_charged'])} for {one['releases']:,} numbers"
             for one in told["budgets"]

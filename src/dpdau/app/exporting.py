@@ -21,7 +21,7 @@ from dpdau.settings import Settings
 from dpdau.telemetry import Note, log, trace_with
 
 SERVICE_NAME: Final = "dpdau"
-CLOSE_SECONDS_MAX: Final = 5.0
+CLOSE_SECONDS_MAX: Final = 2.0
 _LOG = log("otel")
 
 

@@ -37,7 +37,7 @@ class Growth:
         block = self.singles.statements.block(held)
         if self.metrics is not None:
             for cell in cells:
-                self.metrics.released(cell.metric, block, replayed=replayed)
+                self.metrics.released(cell.metric, replayed=replayed)
         current, previous = releaser.totals(cells)
         return GrowthAnswer(
             cells=cells, current=current, previous=previous, replayed=replayed, budget=block

@@ -13,7 +13,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Gauge
@@ -22,7 +22,7 @@ from dpdau.accounting.budget import epsilon_spent
 from dpdau.app.alerts import Alerts
 from dpdau.app.product import App
 from dpdau.datadir import DataDir
-from dpdau.domain import Metric, month_days, month_of
+from dpdau.domain import Metric, Scope, month_days, month_of
 from dpdau.errors import DpdauError, LedgerCorruptError, NotFoundError
 from dpdau.ledger.log import BUDGET_GRANTED, PAGE_ROWS_MAX, AuditEvent
 from dpdau.plan import MonthPlan, month_plan_id
@@ -30,7 +30,7 @@ from dpdau.telemetry import Metrics, log, place_of
 
 TURN_SECONDS: Final = 60.0
 VERIFY_SECONDS: Final = 6 * 3600.0
-CLOSE_SECONDS_MAX: Final = 10.0
+CLOSE_SECONDS_MAX: Final = 2.0
 DISK_STEPS: Final = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 """What is told of the room on the disk."""
 BAD_KEYS_MIN: Final = 20
@@ -39,15 +39,29 @@ BUDGET_STEPS: Final = (95, 80, 50)
 ERASURE_DAYS: Final = 30
 """An erasure without a receipt is told for so long: asked for again, it has another name."""
 ERASED: Final = "erase"
+LOOK_BACK_DAYS: Final = 7
+"""Where nobody knows how far the audit log was looked through, so much of it is told again."""
+STRONG_SCOPES: Final = frozenset({Scope.ADMIN, Scope.ERASE})
 _KIND_OF_ACTION: Final = {
     "key_created": "key_created",
     "key_revoked": "key_revoked",
+    "card_key_created": "card_key_created",
     BUDGET_GRANTED: "budget_granted",
     "exact_read": "exact_read",
     "ledger_restored": "restored",
     "activity_restored": "restored",
 }
+_EVER: Final = dt.datetime.min.replace(tzinfo=dt.UTC)
+_NEVER: Final = dt.datetime.max.replace(tzinfo=dt.UTC)
 _LOG = log("watch")
+
+
+def newest_backup(folder: DataDir) -> float | None:
+    """When the newest backup of a directory was made; one that is being made is none."""
+    made = [
+        one.stat().st_mtime for one in folder.backups.glob("*") if not one.name.endswith(".partial")
+    ]
+    return max(made, default=None)
 
 
 def free_step(ratio: float) -> float:
@@ -92,17 +106,19 @@ class StateGauges:
 
 @dataclass(slots=True)
 class _Seen:
-    """How far the audit log was looked through, and what was told of the budgets; kept in a file.
+    """How far the audit log was looked through, and what was told of the budgets.
 
     Attributes:
-        ledger_id: Of which ledger.
         seq: The last entry that was looked at.
-        told: Budget → the highest step of which an alert was sent.
+        told: Budget → the highest step of which an alert was posted.
+        since: What is older than this is not told.
+        kept: What the file says: as the two above, without what was not delivered.
     """
 
-    ledger_id: str
-    seq: int
-    told: dict[str, int]
+    seq: int = 0
+    told: dict[str, int] = field(default_factory=dict)
+    since: dt.datetime = _EVER
+    kept: tuple[int, dict[str, int]] | None = None
 
 
 class Watch:
@@ -143,6 +159,7 @@ class Watch:
         self._seconds = seconds
         self._verified_at = -float("inf")
         self._refused: dict[str, float] = {}
+        self._seen: _Seen | None = None
         self._pending: dict[str, dt.datetime] = {}
         self._erasures_seq = 0
         self._shown: set[tuple[str, str]] = set()
@@ -159,6 +176,10 @@ class Watch:
         if self._thread.is_alive():
             self._thread.join(CLOSE_SECONDS_MAX)
         self._alerts.close()
+        if self._seen is not None:
+            # What left at the end needs not be told again by the next start.
+            with contextlib.suppress(OSError):
+                self._keep(self._seen)
 
     def turn(self) -> None:
         """Looks once. One thing that cannot be looked at hides no other."""
@@ -175,6 +196,8 @@ class Watch:
                 self._look_at_erasures,
                 self._look_at_disk,
             )
+        else:
+            looks += (self._look_at_budgets,)
         failed = False
         for look in looks:
             try:
@@ -218,28 +241,26 @@ class Watch:
 
     def _look_at_audit_log(self) -> None:
         """Tells what was done since the last look; of the first look ever, nothing."""
-        seen = self._seen()
-        if seen is None:
-            seen = _Seen(self._ledger.ledger_id, 0, {})
-            while page := self._ledger.audit_log(after=seen.seq):
-                seen.seq = page[-1].seq
-            self._keep(seen)
-            return
+        seen = self._told_so_far()
         while page := self._ledger.audit_log(after=seen.seq):
             for one in page:
-                self._tell(one)
-            seen.seq = page[-1].seq
-            self._keep(seen)
+                if one.at >= seen.since:
+                    self._tell(one)
+                seen.seq = one.seq
+        seen.since = _EVER
+        self._keep(seen)
 
     def _tell(self, event: AuditEvent) -> None:
         kind = _KIND_OF_ACTION.get(event.action)
+        if kind == "key_created" and STRONG_SCOPES & set(event.facts.get("scopes", ())):
+            kind = "strong_key_created"
         if kind is not None:
             facts = {"actor": event.actor, "action": event.action, **event.facts}
-            self._alerts.post(kind, facts, at=event.at)
+            self._alerts.post(kind, facts, at=event.at, token=event.seq)
 
     def _look_at_budgets(self) -> None:
         """Shows what is spent this month and in the month of the newest closed day."""
-        seen, shown = self._seen(), set()
+        seen, shown = self._told_so_far() if self._owns else None, set()
         now, closed = self._app.calendar.today(), self._app.calendar.last_closed_day()
         for month in {month_of(now), month_of(closed)}:
             for state in self._ledger.states(month):
@@ -264,7 +285,7 @@ class Watch:
             return
         if step > told:
             facts = {"budget": budget_id, "metric": metric, "spent_percent": int(100 * share)}
-            self._alerts.post(f"budget_{step}", facts, subject=budget_id)
+            self._alerts.post(f"budget_{step}", facts, subject=budget_id, token=budget_id)
         seen.told[budget_id] = step
         self._keep(seen)
 
@@ -325,28 +346,56 @@ class Watch:
         """Shows the room on the disk, and how old the newest backup is."""
         usage = shutil.disk_usage(self._folder.root)
         self._gauges.disk_free.set(free_step(usage.free / usage.total))
-        made = [
-            one.stat().st_mtime
-            for one in self._folder.backups.glob("*")
-            if not one.name.endswith(".partial")
-        ]
-        self._gauges.backup_at.set(max(made, default=0.0))
+        self._gauges.backup_at.set(newest_backup(self._folder) or 0.0)
 
-    def _seen(self) -> _Seen | None:
-        """What was looked at before; None where nothing was of this ledger."""
+    def _told_so_far(self) -> _Seen:
+        """What was told before, from the file at first; where it does not say, of some days."""
+        if self._seen is not None:
+            return self._seen
+        now = self._now()
         try:
             kept = json.loads(self._folder.alerts.read_bytes())
-            seen = _Seen(str(kept["ledger_id"]), int(kept["seq"]), dict(kept["told"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return seen if seen.ledger_id == self._ledger.ledger_id else None
+            seen = _Seen(int(kept["seq"]), {str(k): int(v) for k, v in kept["told"].items()})
+            known = kept["ledger_id"] == self._ledger.ledger_id
+            # An entry that is not there was read in a ledger that went further than this one.
+            is_good = known and (
+                seen.seq == 0 or bool(self._ledger.audit_log(after=seen.seq - 1, limit=1))
+            )
+        except FileNotFoundError:
+            self._seen = _Seen(since=_NEVER)
+            return self._seen
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            is_good = False
+        if not is_good:
+            seen = _Seen(since=now - dt.timedelta(days=LOOK_BACK_DAYS))
+            _LOG.warning("alerts.json is of no use", told_again_days=LOOK_BACK_DAYS)
+        self._seen = seen
+        return seen
 
     def _keep(self, seen: _Seen) -> None:
-        """Remembers it; a crash before may tell something twice, and nothing less."""
+        """Remembers what was delivered; a crash may tell something twice, and nothing less."""
+        if seen.since != _EVER:
+            # The log was not looked through yet: to remember a place in it would tell all of it.
+            return
+        waiting = self._alerts.undelivered()
+        seq = min([seen.seq, *(one - 1 for one in waiting if isinstance(one, int))])
+        before = {} if seen.kept is None else seen.kept[1]
+        told = {one: step for one, step in seen.told.items() if one not in waiting}
+        told |= {one: step for one, step in before.items() if one in waiting}
+        if (seq, told) == seen.kept:
+            return
         path = self._folder.alerts
         draft = path.with_suffix(".draft")
-        body = {"ledger_id": seen.ledger_id, "seq": seen.seq, "told": seen.told}
+        body = {"ledger_id": self._ledger.ledger_id, "seq": seq, "told": told}
         handle = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
         with os.fdopen(handle, "w") as file:
             json.dump(body, file)
+            file.flush()
+            os.fsync(file.fileno())
         draft.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        seen.kept = seq, told

@@ -40,6 +40,10 @@ def make(
         Path | None,
         typer.Option("--out", help="Target: .html, .pdf or .json; card-YYYY-MM.html unless given."),
     ] = None,
+    new_key: Annotated[
+        bool,
+        typer.Option("--new-key", help="Let a key take the place of the one the ledger names."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write the signed statement of a month, from the ledger alone."""
@@ -58,9 +62,9 @@ def make(
     from dpdau.app.card_pages import html_page, json_page, pdf_page
 
     with local_app(read_only=True, reported=False) as app:
-        signed = issue(app, month)
+        signed = issue(app, month, new_key=new_key)
     if as_json and out is None:
-        print_json(signed.to_json())
+        typer.echo(json_page(signed), nl=False)
         return
     kind = target.suffix.lower()
     if kind == ".pdf":
@@ -68,7 +72,7 @@ def make(
     else:
         _write(target, (html_page if kind == ".html" else json_page)(signed).encode())
     if as_json:
-        print_json(signed.to_json())
+        typer.echo(json_page(signed), nl=False)
         return
     typer.echo(f"{target}: the privacy card of {month}, signed by {signed.public_key}")
     typer.echo(f"Check it with: dpdau card verify {target} --key {signed.public_key}", err=True)
@@ -106,7 +110,7 @@ def verify_file(
 @card.command("key")
 def show_key(as_json: JsonOption = False) -> None:
     """Show the public key that signs the cards of this data directory, to be published."""
-    from dpdau.app.card import CardKey
+    from dpdau.app.signed_card import CardKey
     from dpdau.datadir import DataDir
 
     public = CardKey.open(DataDir(settings().DATA_DIR).card_key).public

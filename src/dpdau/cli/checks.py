@@ -234,19 +234,20 @@ def _stored_keys() -> _Found:
 
 def _backups() -> _Found:
     from dpdau.app import system_clock
+    from dpdau.app.watch import newest_backup
     from dpdau.datadir import DataDir
 
     loaded = settings()
     with local_app(read_only=True, reported=False) as app:
         is_used = bool(app.ledger.states())
-    folder = DataDir(loaded.DATA_DIR).backups
-    made = [path.stat().st_mtime for path in folder.glob("*")] if folder.is_dir() else []
-    if not made:
+    folder = DataDir(loaded.DATA_DIR)
+    made = newest_backup(folder)
+    if made is None:
         if not is_used:
             return _Found("nothing was charged yet, so there is nothing to lose")
         todo = "Run: dpdau backup --all, and copy it to another machine"
-        return _warning(f"there is no backup in {folder}.", todo)
-    age = (system_clock().timestamp() - max(made)) / 86_400
+        return _warning(f"there is no backup in {folder.backups}.", todo)
+    age = (system_clock().timestamp() - made) / 86_400
     if is_used and age > BACKUP_AGE_DAYS_MAX:
         return _warning(f"the newest backup is {age:.0f} days old.", "Run: dpdau backup --all")
     return _Found(f"the newest backup is {max(age, 0):.1f} days old")

@@ -1,10 +1,13 @@
 """Whether what is written to a folder outlives the machine's next stop."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
+_ESCAPED: Final = re.compile(r"\\([0-7]{3})")
+"""How the system spells spaces, tabs, line ends and backslashes; all else stands as it is."""
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 _OF_CONTAINER: Final = frozenset({"overlay", "aufs"})
 
@@ -39,7 +42,7 @@ def _file_system(folder: Path, mounts: Path) -> str | None:
     found: tuple[int, str | None] = (-1, None)
     for line in lines:
         place, _, rest = line.partition(" - ")
-        at = place.split()[4].encode().decode("unicode_escape")
+        at = _ESCAPED.sub(lambda found: chr(int(found[1], 8)), place.split()[4])
         if folder.is_relative_to(at) and len(at) >= found[0]:
             found = (len(at), rest.split()[0])
     return found[1]

@@ -1,12 +1,14 @@
 """The figure of what was released: each metric with its 95 % band, drawn from releases alone."""
 
 import datetime as dt
+import hashlib
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from dpdau.domain import Answer, Release
+from dpdau.domain import Answer, Release, Segment
 from dpdau.errors import NotFoundError
 from dpdau.eval.pictures import saving
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_series"]
 
 _COLORS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+_HASH_LENGTH, _SLUG_LENGTH_MAX = 8, 40
 _WIDTH, _PANEL_HEIGHT, _CAPTION_HEIGHT = 11.0, 2.6, 1.1
 
 
@@ -33,12 +36,20 @@ def draw_series(answers: Sequence[Answer], folder: Path) -> list[Path]:
     if not answers:
         raise NotFoundError("Expected released numbers in that range, found none.")
     first, last = answers[0].release.window.end, answers[-1].release.window.end
+    metrics = dict.fromkeys(one.release.metric.value for one in answers)
+    name = "_".join(["series", *metrics, first.isoformat(), last.isoformat()])
     segment = answers[0].release.segment
-    name = f"series_{first.isoformat()}_{last.isoformat()}"
     if segment is not None:
-        name += f"_{segment.dimension}"
+        name += f"_{_slug(segment)}"
     with saving(folder) as save:
         return save(name, _figure(answers))
+
+
+def _slug(segment: Segment) -> str:
+    """A segment as a part of a file's name, another for each: what is left of it, and a hash."""
+    digest = hashlib.sha256(str(segment).encode()).hexdigest()[:_HASH_LENGTH]
+    words = re.sub(r"[^a-z0-9]+", "-", str(segment).lower())[:_SLUG_LENGTH_MAX].strip("-")
+    return f"{words}-{digest}"
 
 
 def _figure(answers: Sequence[Answer]) -> "Figure":

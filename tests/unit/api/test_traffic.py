@@ -199,6 +199,7 @@ def test_metrics_do_not_follow_the_number_of_events(
         "dpdau_erasures_outstanding",
         "dpdau_budget_spent_ratio",
         "dpdau_kafka_lag",
+        "dpdau_ledger_corrupt",
         "dpdau_ledger_transactions",
         "dpdau_ledger_transaction_seconds",
         "http_requests",

@@ -15,6 +15,7 @@ import pytest
 from dpdau.app.alerts import (
     ATTEMPTS_MAX,
     KINDS,
+    OTHERS_MAX,
     PERIOD_SECONDS,
     QUEUE_MAX,
     SIGNATURE_HEADER,
@@ -26,7 +27,7 @@ from dpdau.app.alerts import (
 )
 from in_process import captured_logs
 from products import NOW, product_settings
-from receivers import mail_sink, web_sink
+from receivers import dripping, mail_sink, web_sink
 from trust import throw_away_trust
 
 SECRET = "a-secret-of-the-receiver"
@@ -83,9 +84,38 @@ def test_one_of_a_kind_leaves_in_a_period() -> None:
     alerts.post("key_created", {"label": "five"})
     alerts.close()
 
-    assert [("one", 0), ("four", 2), ("five", 0)] == [
+    assert [("one", 0), ("two", 2), ("five", 0)] == [
         (one.facts["label"], one.more) for one in kept.alerts
     ]
+    assert [{"label": "three"}, {"label": "four"}] == kept.alerts[1].to_json()["others"]
+
+
+def test_what_is_held_back_is_bounded_and_in_the_log() -> None:
+    """A flood is one message with the first facts; each of it is a line of the log."""
+    kept = Kept()
+    with captured_logs() as logs:
+        alerts = alerts_to(kept)
+        for number in range(OTHERS_MAX + 10):
+            alerts.post("key_created", {"number": number}, token=number)
+        alerts.close()
+
+    lines = [json.loads(line) for line in logs.getvalue().splitlines()]
+    assert list(range(OTHERS_MAX + 10)) == [line["facts"]["number"] for line in lines]
+    assert (OTHERS_MAX + 8, OTHERS_MAX) == (kept.alerts[1].more, len(kept.alerts[1].others))
+    assert frozenset() == alerts.undelivered()
+
+
+def test_what_was_not_delivered_is_known() -> None:
+    """Until it is delivered, held back or given up, its token is there."""
+    kept = Kept(1, again=False)
+    alerts = alerts_to(kept)
+    alerts.post("exact_read", token=7)
+    alerts.post("exact_read", token=8)
+    before = alerts.undelivered()
+    alerts.close()
+
+    assert {7, 8} == before | {7}
+    assert {7} == alerts.undelivered()
 
 
 def test_kinds_and_subjects_do_not_hold_each_other_back() -> None:
@@ -139,15 +169,17 @@ def test_nobody_waits_for_an_outlet_that_hangs() -> None:
         goes_on.wait(30)
         taken.append(alert)
 
-    alerts = alerts_to(hanging)
-    alerts.post("exact_read")
-    assert began.wait(30)
-    for number in range(2 * QUEUE_MAX):
-        alerts.post("budget_50", subject=str(number))
-    goes_on.set()
-    alerts.close()
+    with captured_logs() as logs:
+        alerts = alerts_to(hanging)
+        alerts.post("exact_read")
+        assert began.wait(30)
+        for number in range(2 * QUEUE_MAX):
+            alerts.post("budget_50", subject=str(number))
+        goes_on.set()
+        alerts.close()
 
     assert 1 + QUEUE_MAX == len(taken)
+    assert QUEUE_MAX == logs.getvalue().count("the queue is full")
 
 
 def test_the_webhook_is_json_and_signed() -> None:
@@ -202,6 +234,50 @@ def test_nobody_listens_at_the_webhook() -> None:
         Webhook(url).send(Alert(kind="exact_read", at=NOW))
 
     assert raised.value.again
+
+
+def test_plain_http_goes_by_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays on this machine, whatever the environment has for others."""
+    with web_sink() as proxy, web_sink() as sink:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        Webhook(f"{sink.url}/secret").send(Alert(kind="exact_read", at=NOW))
+
+        assert "/secret" == sink.next().path
+        assert proxy.posted.empty()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "smtp", "smtps"])
+def test_a_server_that_drips_bytes_is_left(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then keeps every timeout away; the delivery ends all the same."""
+    monkeypatch.setattr("dpdau.app.alerts.SEND_SECONDS_MAX", 0.5)
+    first = b"\x16\x03\x03\x40\x00" if scheme in ("https", "smtps") else b""
+    with dripping(first) as port:
+        outlet = (
+            Webhook(f"{scheme}://127.0.0.1:{port}")
+            if scheme.startswith("http")
+            else Mail(f"{scheme}://127.0.0.1:{port}", "ops@example.org")
+        )
+        with pytest.raises(UndeliveredError) as raised:
+            outlet.send(Alert(kind="exact_read", at=NOW))
+
+    assert raised.value.again
+
+
+def test_outlets_that_hang_are_left_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing waits once, and not once for each of them."""
+    monkeypatch.setattr("dpdau.app.alerts.CLOSE_SECONDS_MAX", 0.2)
+    goes_on, joined = threading.Event(), []
+    outlets = {str(number): lambda _alert: goes_on.wait(30) and None for number in range(3)}
+    alerts = Alerts(outlets, clock=lambda: NOW)
+    for one in alerts._outlets:
+        monkeypatch.setattr(one, "join", joined.append)
+    alerts.post("exact_read")
+    alerts.close()
+    goes_on.set()
+
+    assert 3 == len(joined)
+    assert 0.2 >= joined[0] >= joined[1] >= joined[2] >= 0
 
 
 def test_a_letter_says_what_to_do() -> None:

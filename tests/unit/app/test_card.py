@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dpdau.app import App
-from dpdau.app.card import Card, CardKey, issue, statement_of
+from dpdau.app.card import issue, statement_of
+from dpdau.app.signed_card import Card, CardKey
 from dpdau.datadir import DataDir
 from dpdau.domain import Metric, Segment
 from dpdau.errors import (
@@ -73,7 +74,12 @@ def test_all_budgets_add_up(tmp_path: Path) -> None:
     assert ["dau", "wau", "mau"] == list(by_name)
     assert (3.0, 3.5) == (replaced["dau"], replaced["wau"])
     assert 5.157956024 == replaced["mau"]
-    assert {"epsilon": 10.0, "delta": 2e-6} == told["together"]["month"]
+    together = told["together"]
+    assert 1e-6 == together["month"]["delta"]
+    assert 3.0 + 3.5 < together["month"]["epsilon"] < 3.0 + 3.5 + 3.5
+    # Never less for a replaced user than for one who is added or removed.
+    assert together["one_replaced"]["epsilon"] > together["month"]["epsilon"]
+    assert 1.2e-5 == together["year_added"]["delta"]
     assert {"epsilon": 36.0, "delta": 0.0} == by_name["dau"]["year_rho_added"]
     assert ["discrete_laplace"] == by_name["dau"]["mechanisms"]
     assert 0.3 == by_name["dau"]["epsilon_charged"]
@@ -124,22 +130,33 @@ def test_the_key_is_made_once_and_is_its_owners_alone(planned: App) -> None:
     first.check_signature()
 
 
-def test_a_key_that_is_there_is_kept(tmp_path: Path) -> None:
-    """A second maker leaves the file, and nothing beside it."""
-    path = tmp_path / "key.pem"
+def test_a_key_is_not_replaced_without_a_word(planned: App) -> None:
+    """Where the ledger names another key, missing or not, only `new_key` goes on; it is noted."""
+    path = DataDir(planned.settings.DATA_DIR).card_key
+    first = issue(planned, MONTH).public_key
+    path.unlink()
+    with pytest.raises(StoreCorruptError, match="--new-key"):
+        issue(planned, MONTH)
+    assert not path.exists()
+    assert CardKey.create(path)
+    with pytest.raises(StoreCorruptError, match="--new-key"):
+        issue(planned, MONTH)
 
-    assert [True, False] == [CardKey.create(path), CardKey.create(path)]
-    assert [path] == list(tmp_path.iterdir())
+    second = issue(planned, MONTH, new_key=True).public_key
+
+    assert first != second == issue(planned, MONTH).public_key
+    noted = [one for one in planned.ledger.audit_log() if one.action == "card_key_created"]
+    assert [first, second] == [one.facts["public_key"] for one in noted]
 
 
-def test_a_key_file_that_is_not_one_is_named(tmp_path: Path) -> None:
-    """Missing and damaged files are told apart."""
-    path = tmp_path / "key.pem"
-    with pytest.raises(NotFoundError, match="card --month"):
-        CardKey.open(path)
-    path.write_text("not a key")
-    with pytest.raises(StoreCorruptError, match=r"key\.pem"):
-        CardKey.open(path)
+def test_the_live_counter_is_named_where_it_is_on(tmp_path: Path) -> None:
+    """What it may still cost is told beside the other budgets."""
+    with product(tmp_path, LIVE_EPSILON="0.5") as app:
+        send(app, [event("a", LAST)])
+        app.release(Metric.DAU, LAST)
+        told = statement_of(app, MONTH)
+
+    assert ["plan", "wau", "mau", "live"] == [one["budget"] for one in told["not_charged_yet"]]
 
 
 @pytest.mark.parametrize("name", ["statement", "public_key", "signature"])

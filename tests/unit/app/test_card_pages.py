@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from dpdau.app.card import Card, CardKey
 from dpdau.app.card_pages import html_page, json_page, pdf_page, verify
+from dpdau.app.signed_card import Card, CardKey
 from dpdau.errors import CardMismatchError, NotFoundError, UnsupportedMediaError
 
 KEY = CardKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
@@ -131,6 +131,38 @@ def test_a_changed_statement_is_found() -> None:
     for page in (html_page(forged).encode(), json_page(forged).encode(), pdf_page(forged)):
         with pytest.raises(CardMismatchError, match="signature"):
             verify(page)
+
+
+@pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf", b" \n"])
+def test_a_page_that_stands_in_json_is_found(before: bytes) -> None:
+    """A file that a browser shows as a page is no card, whatever signed JSON is in it."""
+    forged = html_page(signed()).replace("(3.00, 1e-6)", "(0.03, 1e-6)").replace("</script>", "")
+    body = {"a": " ".join(forged.split()) + "<!--", **signed().to_json()}
+    polyglot = before + json.dumps(body, ensure_ascii=False).encode()
+
+    with pytest.raises(CardMismatchError, match="beside it"):
+        verify(polyglot)
+
+
+def test_json_is_compared_whole() -> None:
+    """A further member, and one that stands there twice, are found; line ends do no harm."""
+    page = json_page(signed())
+    windows = b"\xef\xbb\xbf" + page.replace("\n", "\r\n").encode()
+    further = page.replace("{", '{"note": "certified",', 1)
+    twice = page.replace("{", '{"statement": {"month": "1999-01"},', 1)
+
+    assert signed() == verify(windows)
+    assert "<" not in page
+    for forged in (further, twice, page + " "):
+        with pytest.raises(CardMismatchError, match="beside it"):
+            verify(forged.encode())
+
+
+def test_figures_that_no_page_can_show_are_refused() -> None:
+    """A number above every float, under a good signature, is an answer and no crash."""
+    figures = {name: {"epsilon": 10**4000, "delta": 1e-6} for name in IMPLIED}
+    with pytest.raises(CardMismatchError, match="no page can show"):
+        verify(json_page(signed(together=figures)).encode())
 
 
 def test_a_changed_pdf_is_found() -> None:

@@ -25,6 +25,7 @@ from rpc_service import KEY, listed, rpc_service
 pytest.importorskip("opentelemetry.sdk")
 USER = "ada.lovelace@example.org"
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+SENT = {"traceparent": PARENT, "tracestate": f"user={USER}"}
 HEADERS = {"X-API-Key": API_KEY}
 
 
@@ -97,7 +98,7 @@ def test_requests_and_their_work_are_spans_of_one_trace(
             httpx.Client(transport=way, base_url="http://here", headers=HEADERS) as client,
         ):
             client.post("/event", json={"event": event(USER)})
-            answer = client.get(f"/dau/{DAY}", headers={"traceparent": PARENT})
+            answer = client.get(f"/dau/{DAY}", headers=SENT)
             gone = client.delete(f"/users/{USER}")
             lost = client.get(f"/nowhere/{USER}?user={USER}")
         got = Collector(sink)
@@ -128,7 +129,7 @@ def test_calls_are_spans(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
     asked = v1.ReleaseRequest(metric="dau", day=str(DAY))
     with web_sink() as sink:
         with exported(tmp_path, sink) as app, rpc_service(app) as service:
-            metadata = (*KEY, ("traceparent", PARENT))
+            metadata = (*KEY, *SENT.items())
             service.Release(asked, metadata=metadata)
             list(service.Ingest(iter([listed([event(USER)]), listed([event("b")])]), metadata=KEY))
             with pytest.raises(grpc.RpcError):
@@ -148,6 +149,7 @@ def test_calls_are_spans(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
         if one.name.startswith("dpdau.v1.Dpdau/")
     )
     assert not any("error.type" in facts(one) for one in got.spans)
+    assert b"lovelace" not in got.raw
     assert b"ada" not in got.raw
     assert [] == caplog.messages
 
@@ -159,6 +161,7 @@ def test_metrics_are_those_of_a_scrape(tmp_path: Path) -> None:
             app.release(Metric.DAU, DAY)
             app.release(Metric.DAU, DAY)
             assert app.metrics is not None
+            app.metrics.budget_spent.labels("dau", "2026-03").set(0.5)
             scraped = {family.name for family in app.metrics.registry.collect() if family.samples}
             registry = app.metrics.registry
         got = Collector(sink)

@@ -12,9 +12,17 @@ import pytest
 
 from dpdau.app import App
 from dpdau.app.alerts import KINDS
-from dpdau.app.watch import BAD_KEYS_MIN, ERASURE_DAYS, VERIFY_SECONDS, Watch, free_step
+from dpdau.app.watch import (
+    BAD_KEYS_MIN,
+    ERASURE_DAYS,
+    LOOK_BACK_DAYS,
+    VERIFY_SECONDS,
+    Watch,
+    free_step,
+)
 from dpdau.domain import Metric, Scope
 from dpdau.telemetry import Metrics
+from in_process import captured_logs
 from products import DAY, NOW, ZeroNoise, event, product_settings, send
 
 ONE_DAY = dt.timedelta(days=1)
@@ -25,6 +33,8 @@ class Told:
 
     def __init__(self) -> None:
         self.facts: list[tuple[str, Mapping[str, Any]]] = []
+        self.waiting: set[Any] = set()
+        self.hangs = False
 
     def post(
         self,
@@ -33,10 +43,17 @@ class Told:
         *,
         subject: str = "",
         at: Any = None,
+        token: Any = None,
     ) -> None:
         """Keeps one."""
         assert kind in KINDS
         self.facts.append((kind, facts or {}))
+        if self.hangs:
+            self.waiting.add(token)
+
+    def undelivered(self) -> frozenset[Any]:
+        """What was kept while the outlet hung."""
+        return frozenset(self.waiting)
 
     def tend(self) -> None:
         """Does nothing."""
@@ -219,6 +236,66 @@ def test_keys_that_are_tried_are_told(tmp_path: Path) -> None:
         assert one.value("ledger_sound") is None
 
 
+def test_one_that_passes_events_on_shows_budgets_and_tells_of_none(tmp_path: Path) -> None:
+    """What it shows is looked up each turn, and is gone with the month."""
+    with watched(tmp_path, owns=False, EPSILON_DAU="3.0", DAU_BUDGET_TOTAL="3.0") as one:
+        one.app.release(Metric.DAU, DAY)
+        told = one.turn()
+        shown = one.value("budget_spent_ratio", metric="dau", period="2026-03")
+        one.now += 60 * ONE_DAY
+        one.turn()
+        one.app.release(Metric.DAU, DAY)
+
+        assert ([], 1.0) == (told, shown)
+        assert one.value("budget_spent_ratio", metric="dau", period="2026-03") is None
+        assert not (tmp_path / "data" / "alerts.json").exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda _text: "",
+        lambda _text: "[]",
+        lambda text: text.replace('"seq": ', '"seq": 9'),
+        lambda text: text.replace('"ledger_id": "', '"ledger_id": "0'),
+    ],
+)
+def test_a_torn_file_skips_nothing(tmp_path: Path, damage: Any) -> None:
+    """Where it is not known how far the log was read, the last days are told again, and said."""
+    path = tmp_path / "data" / "alerts.json"
+    with watched(tmp_path) as one:
+        one.app.ledger.keys.create("long ago", [Scope.INGEST], None)
+        one.turn()
+        one.now += (LOOK_BACK_DAYS + 1) * ONE_DAY
+        one.app.exact({Metric.DAU: 1}, DAY, DAY, reason="debt")
+    path.write_text(damage(path.read_text()))
+    now = NOW + (LOOK_BACK_DAYS + 1) * ONE_DAY
+    with captured_logs() as logs, watched(tmp_path, now=now) as one:
+        told = one.turn()
+        again = one.turn()
+
+    assert (["exact_read"], []) == (told, again)
+    assert 1 == logs.getvalue().count("alerts.json is of no use")
+
+
+def test_what_was_not_delivered_is_told_again(tmp_path: Path) -> None:
+    """The place in the log is kept behind it, for audit events and for budgets."""
+    with watched(tmp_path, EPSILON_DAU="1.5", DAU_BUDGET_TOTAL="3.0") as one:
+        one.turn()
+        one.alerts.hangs = True
+        one.app.ledger.keys.create("web", [Scope.ADMIN], None)
+        one.app.release(Metric.DAU, DAY)
+        first = one.turn()
+    with watched(tmp_path, EPSILON_DAU="1.5", DAU_BUDGET_TOTAL="3.0") as one:
+        second = one.turn()
+    with watched(tmp_path, EPSILON_DAU="1.5", DAU_BUDGET_TOTAL="3.0") as one:
+        third = one.turn()
+
+    assert {"strong_key_created", "budget_50"} == set(first) == set(second)
+    assert [] == third
+
+
 def test_a_ledger_that_was_changed_is_told(tmp_path: Path) -> None:
     """It is found when the ledger is verified again, and not a turn earlier than it is time."""
     with watched(tmp_path) as one:
@@ -291,6 +368,7 @@ def test_one_look_that_fails_hides_no_other(tmp_path: Path) -> None:
         one.turn()
         (tmp_path / "data" / "alerts.json").unlink()
         (tmp_path / "data" / "alerts.json").mkdir()
+        one.app.ledger.keys.create("web", [Scope.INGEST], None)
         one.now += ONE_DAY
         send(one.app, [event("ada")])
         one.app.release(Metric.DAU, DAY)

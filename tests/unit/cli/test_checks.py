@@ -118,12 +118,16 @@ def test_keys_that_end_and_keys_that_are_old_are_found(
 
 
 def test_an_old_backup_and_none_at_all_are_found(home: Path) -> None:
-    """Nothing to lose, nothing copied, copied today, copied long ago."""
+    """Nothing to lose, nothing copied, half a copy, copied today, copied long ago."""
     (home / "e.csv").write_text("user_id,day\na,2026-01-05\n")
     assert 0 == run(["ingest", "--from", "e.csv"])
     statuses = [found("backups").status]
     assert 0 == run(["dau", "--day", "2026-01-05"])
     statuses.append(found("backups").status)
+    (home / "data" / "backups").mkdir()
+    (half_made := home / "data" / "backups" / "all-3.partial").touch()
+    statuses.append(found("backups").status)
+    half_made.unlink()
     assert 0 == run(["backup"])
     statuses.append(found("backups").status)
     (copy,) = (home / "data" / "backups").iterdir()
@@ -131,7 +135,8 @@ def test_an_old_backup_and_none_at_all_are_found(home: Path) -> None:
     os.utime(copy, times=(made, made - 8 * DAY))
     statuses.append(found("backups").status)
 
-    assert [Status.OK, Status.WARNING, Status.OK, Status.WARNING] == statuses
+    warning = Status.WARNING
+    assert [Status.OK, warning, warning, Status.OK, warning] == statuses
     assert "Run: dpdau backup --all" == found("backups").todo
 
 

@@ -1,12 +1,13 @@
 """A service that is started watches itself, tells what must not wait, and exports its traces."""
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
 from dpdau.app import App
-from dpdau.cli.observing import observe
+from dpdau.cli.observing import Together, observe
 from dpdau.domain import Metric, Scope
 from dpdau.telemetry import Metrics, tracing
 from products import DAY, NOW, ZeroNoise, product_settings
@@ -49,6 +50,27 @@ def test_a_service_shows_its_state(tmp_path: Path) -> None:
         shown.append(registry.get_sample_value("dpdau_ledger_sound"))
 
     assert [1, None] == shown
+
+
+def test_parts_that_hang_are_left_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing waits for all of them at once, and for a time that is known."""
+    monkeypatch.setattr("dpdau.cli.observing.CLOSE_SECONDS_MAX", 0.1)
+    goes_on, closed = threading.Event(), threading.Event()
+
+    class Hanging:
+        def close(self) -> None:
+            goes_on.wait(30)
+
+    class Quick:
+        def close(self) -> None:
+            closed.set()
+
+    Together([Hanging(), Hanging(), Quick()]).close()
+    was_waited_for = not goes_on.is_set()
+    goes_on.set()
+
+    assert was_waited_for
+    assert closed.is_set()
 
 
 def test_traces_are_exported_where_an_endpoint_is_set(tmp_path: Path) -> None:

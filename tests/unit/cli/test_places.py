@@ -10,6 +10,7 @@ MOUNTS = """\
 22 1 0:20 / / rw,relatime - {root} /dev/sda1 rw
 23 22 0:21 / /run rw - tmpfs tmpfs rw
 24 22 0:22 / /run/my\\040disk rw shared:1 - ext4 /dev/sdb1 rw
+26 22 0:22 / /run/größe\\x41 rw shared:1 - ext4 /dev/sdb1 rw
 25 22 0:22 / /data rw shared:1 master:2 - ext4 /dev/sdb1 rw
 """
 
@@ -23,6 +24,7 @@ MOUNTS = """\
         ("/database", "overlay", False, "container"),
         ("/run/dpdau", "ext4", False, "in memory"),
         ("/run/my disk/dpdau", "ext4", True, "kept between runs"),
+        ("/run/größe\\x41/dpdau", "ext4", True, "kept between runs"),
     ],
 )
 def test_the_nearest_mount_decides(
