@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from fastapi import Request, Security
 from fastapi.security import APIKeyHeader
@@ -25,6 +25,7 @@ from dpdau.app.admission import (
     bucket_of,
     is_loopback,
     require_scope,
+    window_of,
 )
 from dpdau.domain import Caller, Scope, act_as
 from dpdau.errors import NotAuthenticatedError
@@ -78,19 +79,19 @@ class Gate:
                 could have sent.
             RateLimitedError: The key's window is used up.
         """
-        bucket = bucket_of(key)
         if self._no_auth:
             _require_local(Request(scope))
-            caller, bucket = NO_AUTH_CALLER, "none"
-        elif key is None or bucket is None:
-            raise NotAuthenticatedError("Expected a valid API key in X-API-Key.")
+            caller = NO_AUTH_CALLER
         else:
+            bucket = bucket_of(key)
+            if key is None or bucket is None:
+                raise NotAuthenticatedError("Expected a valid API key in X-API-Key.")
             caller = await self._caller(key, bucket)
-        self.count(scope, caller, bucket)
+        self.count(scope, caller)
         return caller
 
-    def count(self, scope: ASGIScope, caller: Caller, bucket: str) -> None:
-        """Counts a request of a caller that is known, in the window of its key.
+    def count(self, scope: ASGIScope, caller: Caller) -> None:
+        """Counts a request of a caller that is known, in the one window of its key.
 
         Raises:
             RateLimitedError: The window is used up.
@@ -99,7 +100,7 @@ class Gate:
         traffic.caller = caller.name
         act_as(caller.actor)
         limiter = limiter_of(self._limiters, scope)
-        traffic.rate = limiter.take("key", bucket, caller.rate_limit)
+        traffic.rate = limiter.take("key", window_of(caller), caller.rate_limit)
         traffic.rate.require()
 
     def note_reader(self) -> None:
@@ -146,6 +147,19 @@ def requires(scope: Scope | None) -> Guard:
     return guard
 
 
+def parts_of(address: str) -> SplitResult:
+    """The parts of an address that somebody sent; all of them empty where it is none.
+
+    Example:
+        >>> parts_of("http://[").hostname, parts_of("https://numbers.example").hostname
+        (None, 'numbers.example')
+    """
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
+
+
 def _require_local(request: Request) -> None:
     """Without keys, a web page must not be able to spend: not by its origin, not by rebinding.
 
@@ -156,7 +170,7 @@ def _require_local(request: Request) -> None:
     host = request.url.hostname or ""
     site = request.headers.get("sec-fetch-site", "")
     origin = request.headers.get("origin")
-    foreign = origin is not None and not is_loopback(urlsplit(origin).hostname or "")
+    foreign = origin is not None and not is_loopback(parts_of(origin).hostname or "")
     if foreign or not is_loopback(host) or site in _FOREIGN_SITES:
         raise NotAuthenticatedError(
             "Expected a request from this machine itself, as the service asks for no key."

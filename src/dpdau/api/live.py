@@ -120,11 +120,17 @@ async def get_live(
     # What can be refused is refused before the answer begins, and before it takes a place.
     first = await run_in_threadpool(app.live.since, last_event_id)
     opened.take()
-    return StreamResponse(events(app, opened, first, last_event_id), opened)
+    texts = events(app, opened, first, last_event_id, heartbeat_seconds=HEARTBEAT_SECONDS)
+    return StreamResponse(texts, opened)
 
 
 async def events(
-    app: App, opened: Streams, first: tuple[Release, ...], last_id: str | None
+    app: App,
+    opened: Streams,
+    first: tuple[Release, ...],
+    last_id: str | None,
+    *,
+    heartbeat_seconds: float,
 ) -> AsyncIterator[str]:
     """The text of one stream."""
     ticks, started = first, time.monotonic()
@@ -136,7 +142,7 @@ async def events(
             yield f"id: {last_id}\nevent: tick\ndata: {json.dumps(tick.to_json())}\n\n"
         if opened.is_closed or time.monotonic() - started >= STREAM_SECONDS_MAX:
             return
-        if time.monotonic() - spoken >= HEARTBEAT_SECONDS:
+        if time.monotonic() - spoken >= heartbeat_seconds:
             spoken = time.monotonic()
             yield _HEARTBEAT
         await asyncio.sleep(LOOK_SECONDS)

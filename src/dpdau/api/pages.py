@@ -23,7 +23,7 @@ _DOCS_PAGE: Final = """<!doctype html>
 router = APIRouter(include_in_schema=False)
 
 
-@router.get("/assets/{name}")
+@router.api_route("/assets/{name}", methods=["GET", "HEAD"])
 async def get_asset(name: str) -> Response:
     """A file that pages load."""
     if name not in rendering.ASSETS:
@@ -37,7 +37,7 @@ async def get_openapi(request: Request) -> Response:
     return JSONResponse(request.app.openapi())
 
 
-@router.get("/docs")
+@router.api_route("/docs", methods=["GET", "HEAD"])
 async def get_docs(request: Request) -> Response:
     """The OpenAPI document as a plain page."""
     return HTMLResponse(_docs(request.app.openapi()), headers=rendering.PAGE_HEADERS)

@@ -14,6 +14,11 @@ class ReadinessProbe:
         self._readiness = readiness
         self._lock = asyncio.Lock()
 
+    @property
+    def cause(self) -> str:
+        """See `Readiness.cause`."""
+        return self._readiness.cause
+
     async def check(self) -> bool:
         """Whether the store and the ledger could write a moment ago."""
         known = self._readiness.known()

@@ -72,7 +72,8 @@ def create_api(
         warm_up: Done once, on a thread, at the first request that is not of events.
 
     Guarantee: a user id that a request holds is in no refusal, log line or metric, and no metric
-    follows the number of events.
+    follows the number of events in a batch. Requests are counted by route, so whoever may read
+    `/metrics` counts the events of a sender that makes one request of each.
     """
     assert max_body_bytes > 0
     metrics = app.metrics or Metrics()

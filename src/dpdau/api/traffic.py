@@ -7,7 +7,7 @@ carries no client address and no query for the same reason.
 import math
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Final
@@ -16,6 +16,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dpdau.api.apologies import ForPeople
 from dpdau.api.auth import TRAFFIC_SCOPE_KEY, Traffic, limiter_of
 from dpdau.api.problems import INTERNAL_CODE, internal_problem, problem_of
 from dpdau.app.admission import RateLimiter
@@ -36,6 +37,8 @@ ANSWER_HEADERS: Final = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    # A page has a policy of its own; what is none may load and do nothing.
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
 _LOG = log("api")
 ASSETS_PATH: Final = "/assets/"
@@ -48,7 +51,19 @@ def _sent(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
 
 
 _ANSWER_HEADERS: Final = _sent(ANSWER_HEADERS)
-_ASSET_HEADERS: Final = _sent({**ANSWER_HEADERS, "Cache-Control": "public, max-age=86400"})
+_POLICY: Final = b"content-security-policy"
+_PAGE_HEADERS: Final = tuple(one for one in _ANSWER_HEADERS if one[0] != _POLICY)
+_ASSET_HEADERS: Final = (
+    *(one for one in _PAGE_HEADERS if one[0] != b"cache-control"),
+    (b"cache-control", b"public, max-age=86400"),
+)
+
+
+def _added(path: str, own: Sequence[tuple[bytes, bytes]]) -> tuple[tuple[bytes, bytes], ...]:
+    """What every answer has besides its own headers."""
+    if any(name == _POLICY for name, _ in own):
+        return _ASSET_HEADERS if path.startswith(ASSETS_PATH) else _PAGE_HEADERS
+    return _ANSWER_HEADERS
 
 
 class LatencyWindow:
@@ -103,13 +118,15 @@ class TrafficMiddleware:
             if message["type"] == "http.response.start":
                 status, answered = message["status"], time.perf_counter()
                 rate = traffic.rate
-                is_asset = scope["path"].startswith(ASSETS_PATH)
-                message["headers"] += _ASSET_HEADERS if is_asset else _ANSWER_HEADERS
+                message["headers"] += _added(scope["path"], message["headers"])
                 message["headers"] += rate.headers() if rate is not None else ()
+            elif scope["method"] == "HEAD":
+                message = {**message, "body": b""}
             await send(message)
 
+        shown = ForPeople(scope, send_noted)
         try:
-            await self._limited(scope, receive, send_noted)
+            await self._limited(scope, receive, shown)
         except ClientDisconnect:
             status = CLIENT_CLOSED_STATUS
         except Exception as error:  # noqa: BLE001 - the outermost loop of the service.
@@ -117,7 +134,7 @@ class TrafficMiddleware:
             status_of_bug = int(HTTPStatus.INTERNAL_SERVER_ERROR)
             _LOG.error("failed", route=route_of(scope), status=status_of_bug, **place_of(error))
             if status == 0:
-                await internal_problem()(scope, receive, send_noted)
+                await internal_problem()(scope, receive, shown)
         finally:
             now = time.perf_counter()
             method, route = scope["method"], route_of(scope)
@@ -161,7 +178,9 @@ def route_of(scope: Scope) -> str:
 class RequestCounts:
     """Requests by route and status, and the time to the start of each answer.
 
-    The sizes of requests and answers are not counted: their sums follow the number of events.
+    Requests and not events: a batch is one. A sender of single events turns the one count into the
+    other, so `/metrics` is for operators alone. The sizes of requests and answers are not counted,
+    because their sums follow the number of events however they are sent.
     """
 
     def __init__(self, metrics: Metrics) -> None:

@@ -6,14 +6,14 @@ a token of its session beside that, and comes from a page of this service or is 
 
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote
 
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from dpdau.api import rendering
-from dpdau.api.auth import Gate
+from dpdau.api.auth import Gate, parts_of
 from dpdau.api.bodies import BodyReader, form_of
 from dpdau.app import App
 from dpdau.app.sessions import ANONYMOUS_SECONDS, SESSION_SECONDS, Sessions
@@ -96,7 +96,7 @@ class Visits:
             known = await run_in_threadpool(self._sessions.resume, text, place=place)
         if known is None:
             return None
-        self._gate.count(request.scope, known, f"session {known.actor}")
+        self._gate.count(request.scope, known)
         return Visit(known, text, place, self._sessions.form_token(text), can_leave=True)
 
     def stranger(self, request: Request) -> Visit:
@@ -149,6 +149,10 @@ class Visits:
         ):
             raise NotAuthorizedError("Expected a form of this session; load the page again.")
         return fields
+
+    def end(self, visit: Visit) -> None:
+        """Ends the session of a visit, wherever else its cookie may be."""
+        self._sessions.end(visit.session, place=visit.place)
 
     def _keyless(self, request: Request, caller: Caller) -> Visit:
         """A visit where nobody logs in; its forms still are of one browser."""
@@ -205,7 +209,7 @@ def safe_target(text: str) -> str:
         >>> safe_target("/pages/budget?month=2026-02"), safe_target("//elsewhere.example/")
         ('/pages/budget?month=2026-02', '/')
     """
-    parts = urlsplit(text)
+    parts = parts_of(text)
     is_page = parts.path == _FIRST_PAGE or (
         parts.path.startswith("/pages/") and parts.path.removeprefix("/pages/").isalpha()
     )
@@ -235,9 +239,15 @@ def _place(request: Request, name: str) -> str:
 
 
 def _kept(request: Request, name: str) -> tuple[str, str | None]:
-    """A cookie and its place: over https only what came over https."""
+    """A cookie and its place: over https only what came over https.
+
+    But for the session of nobody: behind a proxy that does not say so, only the form itself shows
+    that the browser speaks https, when the cookie is there already.
+    """
     secure = f"{_SECURE}{name}"
     place = secure if secure in request.cookies else _place(request, name)
+    if name == FORM_COOKIE and request.method == "POST" and place not in request.cookies:
+        place = name
     return place, request.cookies.get(place)
 
 
@@ -247,7 +257,7 @@ def _is_https(request: Request) -> bool:
     A header that claims it makes the cookie stricter and nothing else.
     """
     told = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip()
-    origin = urlsplit(request.headers.get("origin", ""))
+    origin = parts_of(request.headers.get("origin", ""))
     schemes = {request.url.scheme, told, origin.scheme if origin.netloc in _hosts(request) else ""}
     return _HTTPS in schemes
 
@@ -257,7 +267,7 @@ def _is_own(request: Request) -> bool:
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         return site == "same-origin"
-    return urlsplit(request.headers.get("origin", "")).netloc in _hosts(request)
+    return parts_of(request.headers.get("origin", "")).netloc in _hosts(request)
 
 
 def _hosts(request: Request) -> set[str]:

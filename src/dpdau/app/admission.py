@@ -163,6 +163,11 @@ def bucket_of(key: str | None) -> str | None:
     return hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
 
 
+def window_of(caller: Caller) -> str:
+    """The name of the window in which requests of a key are counted, however it was shown."""
+    return caller.key_id or caller.name
+
+
 def require_scope(caller: Caller, scope: Scope | None) -> None:
     """Refuses a caller without a scope; None asks for none.
 

@@ -44,6 +44,7 @@ class Readiness:
         self._changed = threading.Condition()
         self._known: bool | None = None
         self._known_at = -float("inf")
+        self._cause = ""
         self._proving_since: float | None = None
         self._waiting = 0
 
@@ -71,6 +72,11 @@ class Readiness:
                 self._changed.notify_all()
         return is_ready
 
+    @property
+    def cause(self) -> str:
+        """The code of the error that the last proof ended with; empty where it had none."""
+        return self._cause
+
     def _answer(self) -> bool | None:
         now, since = self._clock(), self._proving_since
         if since is not None and now - since > PROOF_SECONDS_MAX:
@@ -94,8 +100,11 @@ class Readiness:
             self._product.check_ready()
         except DpdauError as error:
             _LOG.error("not ready", code=error.code, detail=error.message)
+            self._cause = error.code
             return False
         except Exception as error:  # noqa: BLE001 - a probe is answered, whatever is broken.
             _LOG.error("not ready", **place_of(error))
+            self._cause = ""
             return False
+        self._cause = ""
         return True

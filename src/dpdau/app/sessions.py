@@ -3,12 +3,14 @@
 All replicas of a deployment have the same secret, so a session of one is one of all. The API key
 itself is not in it. What a session may do is looked up at each request, so a key that is revoked or
 expires ends its sessions at once; so does another `SERVICE_API_KEY` for those of the old one.
+Only a session that was ended by hand is noted, in the memory of the process that was asked to.
 """
 
 import base64
 import datetime as dt
 import hmac
 import secrets
+import threading
 from typing import Final
 
 from dpdau.app.callers import BOOTSTRAP_CALLER
@@ -23,6 +25,8 @@ _LABEL: Final = b"dpdau: sessions of browsers, 1"
 _BOOTSTRAP: Final = "bootstrap"
 _ANONYMOUS: Final = "anonymous"
 _NONCE_BYTES: Final = 18
+ENDED_MAX: Final = 10_000
+"""Sessions that were ended by hand and are not over; of more, those that end first are dropped."""
 
 
 class Sessions:
@@ -37,6 +41,8 @@ class Sessions:
 
     def __init__(self, app: App) -> None:
         self._app = app
+        self._lock = threading.Lock()
+        self._ended: dict[str, int] = {}
         self._key = hmac.digest(secret_of(app.settings), _LABEL, "sha256")
 
     def begin(self, api_key: str, *, place: str) -> str:
@@ -69,6 +75,17 @@ class Sessions:
             return BOOTSTRAP_CALLER
         return self._app.callers.again(key_id)
 
+    def end(self, text: str | None, *, place: str) -> None:
+        """Ends a session before its time, for this process; what is none is let pass."""
+        if text is None or self._opened(text, place) is None:
+            return
+        body = text.rpartition(".")[0]
+        now = self._app.calendar.clock().timestamp()
+        with self._lock:
+            kept = sorted((ends, one) for one, ends in self._ended.items() if now < ends)
+            self._ended = {one: ends for ends, one in kept[-(ENDED_MAX - 1) :]}
+            self._ended[body] = _end_of(body)
+
     def form_token(self, text: str) -> str:
         """What a form of this session carries, so that no other page can send one."""
         return _text(hmac.digest(self._key, f"form:{text}".encode(), "sha256"))
@@ -89,11 +106,10 @@ class Sessions:
         if text is None or len(text) > SESSION_LENGTH_MAX or not text.isascii():
             return None
         body, _, seal = text.rpartition(".")
-        key_id, _, rest = body.partition(".")
         if not hmac.compare_digest(self._seal(body, place).encode(), seal.encode()):
             return None
-        ends = int(rest.partition(".")[0])
-        return key_id if self._app.calendar.clock().timestamp() < ends else None
+        is_over = body in self._ended or _end_of(body) <= self._app.calendar.clock().timestamp()
+        return None if is_over else body.partition(".")[0]
 
     def _seal(self, body: str, place: str) -> str:
         """The signature; that of the bootstrap key's sessions is over the key too."""
@@ -103,6 +119,11 @@ class Sessions:
             under = bootstrap.get_secret_value()
         sealed = "\0".join(("session", place, body, under))
         return _text(hmac.digest(self._key, sealed.encode(), "sha256"))
+
+
+def _end_of(body: str) -> int:
+    """When a session that this deployment signed is over."""
+    return int(body.split(".")[1])
 
 
 def _text(digest: bytes) -> str:

@@ -13,6 +13,7 @@ from dpdau.app.admission import (
     RateLimiter,
     bucket_of,
     require_scope,
+    window_of,
 )
 from dpdau.domain import Caller, Scope, act_as
 from dpdau.errors import NotAuthenticatedError
@@ -75,20 +76,20 @@ class Guard:
             NotAuthorizedError: The key lacks the scope.
         """
         limiter.take("address", visitor.address).require()
-        caller, bucket = self.caller(visitor.key)
-        limiter.take("key", bucket, caller.rate_limit).require()
+        caller = self.caller(visitor.key)
+        limiter.take("key", window_of(caller), caller.rate_limit).require()
         require_scope(caller, scope)
         act_as(caller.actor)
         return caller
 
-    def caller(self, key: str | None) -> tuple[Caller, str]:
-        """Whose key it is, and a name for it that is none; looked up unless it was a moment ago.
+    def caller(self, key: str | None) -> Caller:
+        """Whose key it is; looked up unless it was a moment ago.
 
         Raises:
             NotAuthenticatedError: No valid key.
         """
         if self._no_auth:
-            return NO_AUTH_CALLER, "none"
+            return NO_AUTH_CALLER
         bucket = bucket_of(key)
         if bucket is None:
             raise NotAuthenticatedError(f"Expected a valid API key in {KEY_METADATA}.")
@@ -98,4 +99,4 @@ class Guard:
             until = self._known.asking()
             caller = self._app.authenticate(key)
             self._known.note(bucket, caller, until)
-        return caller, bucket
+        return caller

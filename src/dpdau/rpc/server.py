@@ -52,7 +52,7 @@ _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 )
-_TRACE_KEYS: Final = frozenset({"traceparent", "tracestate"})
+_TRACE_KEYS: Final = frozenset({"traceparent"})
 _FAILURES: Final = frozenset({"DATA_LOSS", "INTERNAL", "UNAVAILABLE", "UNKNOWN"})
 """What HTTP answers with 500 or more."""
 _REFLECTION: Final = "/grpc.reflection."
@@ -102,7 +102,7 @@ class RpcServer:
         drain_seconds: How long calls in flight may take to finish when it stops.
 
     Guarantee: a user id that a call holds is in no refusal, log line or metric, and no metric
-    follows the number of events.
+    follows the number of events in a call.
 
     Raises:
         InvalidSettingError: The address cannot be bound, or must not be.

@@ -59,7 +59,9 @@ def test_a_stream_tells_todays_ticks_and_then_each_new_one(tmp_path: Path) -> No
 
     async def told() -> list[tuple[int, int]]:
         opened, found = Streams(), []
-        stream = events(morning.app, opened, morning.app.live.since(None), None)
+        stream = events(
+            morning.app, opened, morning.app.live.since(None), None, heartbeat_seconds=15
+        )
         for number in (0, 0, 3, 4):
             if number:
                 morning.tick(number)
@@ -105,15 +107,12 @@ def test_a_stream_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
         assert ["live"] * 3 == [one["metric"] for one in log]
 
 
-def test_a_quiet_stream_is_kept_open_by_comments(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_quiet_stream_is_kept_open_by_comments(tmp_path: Path) -> None:
     """Where nothing is released a stream has heartbeats."""
-    monkeypatch.setattr(live, "HEARTBEAT_SECONDS", 0.0)
     morning = Morning(tmp_path)
 
     async def quiet() -> list[str]:
-        stream = events(morning.app, Streams(), (), None)
+        stream = events(morning.app, Streams(), (), None, heartbeat_seconds=0)
         found = [await anext(stream) for _ in range(3)]
         await stream.aclose()
         return found
@@ -128,7 +127,8 @@ def test_a_stream_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     morning = Morning(tmp_path)
 
     async def whole() -> list[str]:
-        return [text async for text in events(morning.app, Streams(), (), None)]
+        stream = events(morning.app, Streams(), (), None, heartbeat_seconds=15)
+        return [text async for text in stream]
 
     with morning.app.closing():
         assert [":\n\n"] == asyncio.run(whole())

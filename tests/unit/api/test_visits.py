@@ -1,5 +1,6 @@
 """Visits of browsers: login, sessions in cookies, forms of this service alone, and the way out."""
 
+import datetime as dt
 import re
 from collections.abc import Iterator
 
@@ -15,8 +16,9 @@ from dpdau.api.visits import (
 )
 from dpdau.app import App
 from dpdau.domain import Scope
+from dpdau.telemetry import Metrics
 from in_process import key_of, refusal, service
-from products import API_KEY
+from products import API_KEY, NOW
 
 ORIGIN = {"Origin": "http://127.0.0.1"}
 HTTPS = {"Origin": "https://127.0.0.1", "X-Forwarded-Proto": "https"}
@@ -154,6 +156,75 @@ def test_a_form_of_another_site_is_refused(
     assert [] == visitor.get("/pages/erasures.json").json()["erasures"]
 
 
+@pytest.mark.parametrize("broken", ["http://[", "//[::1"])
+def test_what_is_no_address_is_refused_and_breaks_nothing(app: App, broken: str) -> None:
+    """As a target, an origin or a host, with a key and without: no failure of the service."""
+    with service(app, key=None) as visitor:
+        asked = visitor.get("/login", params={"next": broken})
+        fields = {"api_key": API_KEY, "form_token": token_of(asked)}
+        sent = visitor.post("/login", data=fields, headers={"Origin": broken})
+        gone_on = visitor.post(
+            "/login", params={"next": broken}, data=fields, headers={"Origin": "http://127.0.0.1"}
+        )
+        named = visitor.get("/pages/budget", headers={"Host": "["})
+    with service(app, key=None, no_auth=True) as nobody:
+        refused = nobody.get("/version", headers={"Origin": broken})
+
+    assert [200, 403, 303] == [one.status_code for one in (asked, sent, gone_on)]
+    assert "/" == gone_on.headers["location"]
+    assert named.status_code < 500
+    assert (401, "not_authenticated") == refusal(refused)
+
+
+def test_the_first_login_behind_a_silent_proxy(visitor: httpx.Client) -> None:
+    """A proxy that ends TLS and does not say so: only the form shows that the browser speaks https.
+
+    The session then is bound to https; a form of another site is refused as ever.
+    """
+    fields = {"api_key": API_KEY, "form_token": token_of(visitor.get("/login"))}
+    foreign = visitor.post("/login", data=fields, headers={"Origin": "https://elsewhere.example"})
+    entered = visitor.post("/login", data=fields, headers={"Origin": "https://127.0.0.1"})
+    set_cookie = entered.headers["set-cookie"]
+    inside = visitor.get("/", headers={"Cookie": set_cookie.partition(";")[0]})
+
+    assert [403, 303, 200] == [one.status_code for one in (foreign, entered, inside)]
+    assert set_cookie.startswith(f"{SECURE_COOKIE}=bootstrap.")
+
+
+def test_a_session_and_its_key_share_one_window(app: App) -> None:
+    """What the one has used up the other does not have."""
+    _, key = app.ledger.keys.create("readers", [Scope.READ], None, rate_limit="5/minute")
+    with service(app, key=None) as visitor:
+        log_in(visitor, key)
+        by_session = [visitor.get("/pages/budget.json").status_code for _ in range(2)]
+        header = {"X-API-Key": key}
+        by_key = [visitor.get("/pages/budget.json", headers=header).status_code for _ in range(3)]
+        after = visitor.get("/pages/budget.json")
+
+    assert [200, 200] == by_session
+    assert [200, 200, 429] == by_key
+    assert (429, "rate_limited") == refusal(after)
+
+
+def test_a_login_writes_what_a_request_with_the_key_writes(app: App, visitor: httpx.Client) -> None:
+    """The hour of the key's last use, and no entry of the audit log; a guess is counted alone."""
+    app.metrics = Metrics()
+    key_id, key = app.ledger.keys.create("readers", [Scope.READ], None)
+    before = app.ledger.audit_log(NOW - dt.timedelta(days=1))
+    with service(app, key=None) as visitor:
+        log_in(visitor, "a-guess")
+        log_in(visitor, key)
+    app.callers.write_uses()
+    found = app.ledger.keys.find(key_id)
+    counted = app.metrics.registry.get_sample_value(
+        "dpdau_refusals_total", {"code": "not_authenticated"}
+    )
+
+    assert before == app.ledger.audit_log(NOW - dt.timedelta(days=1))
+    assert found is not None and found.last_used is not None
+    assert 1 == counted
+
+
 @pytest.mark.parametrize("token", ["", "wrong"])
 def test_a_form_without_its_token_is_refused(visitor: httpx.Client, token: str) -> None:
     """Also from this site; and one of the session of nobody is not one of somebody."""
@@ -221,8 +292,10 @@ def test_a_link_from_elsewhere_leads_in_and_ends_no_session(visitor: httpx.Clien
 
 
 def test_logging_out_ends_the_session_of_the_browser(visitor: httpx.Client) -> None:
-    """The cookie goes, and the next page asks to log in; who is in needs no login page."""
+    """The cookie goes, a copy of it is worth nothing, and the next page asks to log in; who is in
+    needs no login page."""
     log_in(visitor)
+    kept = visitor.cookies[PLAIN_COOKIE]
     assert 303 == visitor.get("/login").status_code
     token = token_of(visitor.get("/"))
 
@@ -231,6 +304,8 @@ def test_logging_out_ends_the_session_of_the_browser(visitor: httpx.Client) -> N
     assert (303, "/login") == (answer.status_code, answer.headers["location"])
     assert 'dpdau_session=""' in answer.headers["set-cookie"]
     assert 303 == visitor.get("/").status_code
+    copied = {"Cookie": f"{PLAIN_COOKIE}={kept}"}
+    assert 401 == visitor.get("/pages/budget.json", headers=copied).status_code
 
 
 def test_without_keys_nobody_logs_in_and_forms_are_of_this_site(app: App) -> None:
@@ -239,7 +314,7 @@ def test_without_keys_nobody_logs_in_and_forms_are_of_this_site(app: App) -> Non
         page = visitor.get("/pages/erasures")
         assert 200 == page.status_code
         assert "Log out" not in page.text
-        fields = {"user_id": "u1"}
+        fields = {"user_id": "u1", "sure": "yes"}
         refused = visitor.post("/pages/erasures", data=fields, headers=ORIGIN)
         done = visitor.post(
             "/pages/erasures", data={**fields, "form_token": token_of(page)}, headers=ORIGIN
@@ -261,6 +336,8 @@ def test_without_keys_nobody_logs_in_and_forms_are_of_this_site(app: App) -> Non
         ("/pages/plans\r\nSet-Cookie: a=b", "/"),
         ("/users/u1", "/"),
         ("javascript:alert(1)", "/"),
+        ("http://[", "/"),
+        ("//[x", "/"),
     ],
 )
 def test_only_pages_of_this_service_are_gone_on_to(asked: str, target: str) -> None:

@@ -83,6 +83,39 @@ def test_a_session_lasts_twelve_hours(opened: tuple[App, list[dt.datetime]]) -> 
     assert Sessions(app).resume(text, place=PLACE) is None
 
 
+def test_an_ended_session_is_over_in_this_process(app: App) -> None:
+    """It alone, and its form; what is none ends nothing."""
+    sessions = Sessions(app)
+    one, other = (sessions.begin(API_KEY, place=PLACE) for _ in range(2))
+    token = sessions.form_token(one)
+
+    for text in (one, None, "forged", other + "x"):
+        sessions.end(text, place=PLACE)
+
+    assert sessions.resume(one, place=PLACE) is None
+    assert not sessions.is_form_token(one, token, place=PLACE)
+    assert sessions.resume(other, place=PLACE) is not None
+
+
+def test_ended_sessions_are_forgotten_when_they_are_over(
+    opened: tuple[App, list[dt.datetime]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept is bounded: those that would end first go first."""
+    app, now = opened
+    monkeypatch.setattr("dpdau.app.sessions.ENDED_MAX", 2)
+    sessions, made = Sessions(app), []
+    for _ in range(3):
+        made.append(sessions.begin(API_KEY, place=PLACE))
+        sessions.end(made[-1], place=PLACE)
+        now[0] += dt.timedelta(seconds=1)
+    resumed = [sessions.resume(one, place=PLACE) is not None for one in made]
+    now[0] += dt.timedelta(seconds=SESSION_SECONDS)
+    sessions.end(sessions.begin(API_KEY, place=PLACE), place=PLACE)
+
+    assert [True, False, False] == resumed
+    assert 1 == len(sessions._ended)
+
+
 def test_another_bootstrap_key_ends_sessions_of_the_old_one(app: App, tmp_path: Path) -> None:
     """A replica with another `SERVICE_API_KEY` does not take them; one with the same does."""
     text = Sessions(app).begin(API_KEY, place=PLACE)

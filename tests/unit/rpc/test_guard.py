@@ -28,7 +28,7 @@ def test_a_key_is_looked_up_again_after_a_moment() -> None:
     """A revoked key is refused once what was known of it is over."""
     now, keys = [0.0], Keys()
     met = Guard(keys, no_auth=False, clock=lambda: now[0])  # type: ignore[arg-type]
-    assert "a" == met.caller("a")[0].name == met.caller("a")[0].name
+    assert "a" == met.caller("a").name == met.caller("a").name
     assert 1 == keys.asked
 
     keys.known.clear()
