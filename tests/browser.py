@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ QUIET = (
 ALONE = ("--headless=shell",)
 DESKTOP = {"width": 1360, "height": 900}
 PHONE = {"width": 390, "height": 844}
-PAGES = ("segments", "budget", "plans", "releases", "health", "erasures", "guarantee")
 
 
 @contextmanager
@@ -180,14 +179,29 @@ def open_plan(seen: Watched, terms: str) -> str:
     seen.go("plans")
     widths = seen.text("[data-precision] tbody td")
     seen.page.locator("#epsilon").fill("0.5")
+    assert not seen.page.is_visible("[data-own]"), "nothing is offered at another price"
     seen.page.wait_for_function(
         "(before) => document.querySelector('[data-precision] tbody td').innerText !== before",
         arg=widths,
     )
-    assert int(seen.text("[data-precision] tbody td")[2:]) > int(widths[2:])
-    assert "PLAN_EPSILON=0.5" in seen.text("[data-settings]")
-    seen.page.click("[data-other] .button")
-    seen.drawn()
+    dear = seen.text("[data-precision] tbody td")
+    assert int(dear[2:]) > int(widths[2:])
+    assert "PLAN_EPSILON=0.5 PLAN_DELTA=1e-6" in " ".join(seen.text("[data-settings]").split())
+    assert "0.5" == seen.text("[data-shown=epsilon]")
+    for link in seen.page.query_selector_all("[data-export]"):
+        assert "epsilon=0.5" in link.get_attribute("href")
+    _lose_the_service(seen)
+    assert ("0.5", dear) == (
+        seen.text("[data-shown=epsilon]"),
+        seen.text("[data-precision] tbody td"),
+    )
+    seen.page.locator("#powers").fill("4")
+    assert "1e-7" == seen.text("[data-shown=delta]")
+    seen.page.locator("#powers").fill("3")
+    seen.page.locator("#epsilon").fill("3")
+    seen.page.wait_for_selector("[data-own] button")
+    assert widths == seen.text("[data-precision] tbody td")
+    assert f"for ε {seen.text('[data-shown=epsilon]')}, δ" in terms
     named = seen.text("[data-own] button")
     assert named.endswith(terms)
     seen.page.click("[data-own] button")
@@ -196,6 +210,17 @@ def open_plan(seen: Watched, terms: str) -> str:
     assert "left of" in seen.text(".card .big")
     assert painted(seen) > 5, "the burn-down"
     return named
+
+
+def _lose_the_service(seen: Watched) -> None:
+    """Moves a slider while no answer comes: the page says so."""
+    with seen.page.expect_console_message(lambda one: "ERR_FAILED" in one.text):
+        seen.page.route("**/pages/plans.json*", lambda route: route.abort())
+        seen.page.locator("#epsilon").fill("7")
+    seen.page.wait_for_selector("[data-failed]:not([hidden])")
+    assert "did not answer" in seen.text("[data-failed]")
+    seen.page.unroute("**/pages/plans.json*")
+    seen.problems = [one for one in seen.problems if "ERR_FAILED" not in one]
 
 
 def erase(seen: Watched, user_id: str) -> str:
@@ -215,10 +240,3 @@ def log_out(seen: Watched) -> None:
     seen.page.click(".session button")
     seen.page.goto(f"{seen.base}/pages/budget")
     assert seen.page.url == f"{seen.base}/login?next=%2Fpages%2Fbudget"
-
-
-def each_page(seen: Watched, look: Callable[[str], None]) -> None:
-    """Looks at every page of somebody who is logged in."""
-    for name in ("overview", *PAGES):
-        seen.go(name)
-        look(name)

@@ -18,7 +18,7 @@ from dpdau.domain import Metric
 from dpdau.release import NoiseDesk
 from products import API_KEY, ZeroNoise, event, product_settings, send
 
-FIRST = dt.date(2026, 1, 12)
+FIRST = dt.date(2026, 2, 1)
 SEGMENTS = ("ios", "android", "web")
 SERIOUS = {"serious", "critical"}
 START_SECONDS = 20
@@ -36,8 +36,8 @@ def people(day: dt.date) -> Iterator[str]:
 
 
 @contextmanager
-def standing_product(root: Path) -> Iterator[App]:
-    """Six weeks of published days with segments, some releases on demand, and a live count."""
+def new_product(root: Path) -> Iterator[tuple[App, list[dt.datetime]]]:
+    """A product with segments and a live counter, to which nothing was sent, and its clock."""
     settings = product_settings(
         root,
         RELEASE_POLICY="plan",
@@ -45,24 +45,29 @@ def standing_product(root: Path) -> Iterator[App]:
         PLAN_SEGMENTS=",".join(f"platform={one}" for one in SEGMENTS),
         LIVE_EPSILON=1.0,
     )
-    now = [dt.datetime(2026, 3, 4, 9, tzinfo=dt.UTC)]
+    now = [dt.datetime(2026, 2, 1, 9, tzinfo=dt.UTC)]
     noise = ZeroNoise()
     opened = App.open(settings, clock=lambda: now[0], noise=noise, desk=NoiseDesk(noise, seconds=0))
     with opened.closing() as app:
-        days = [FIRST + dt.timedelta(days=place) for place in range(63)]
-        for day in days:
-            if day > now[0].date():
-                now[0] = dt.datetime(day.year, day.month, day.day, 9, tzinfo=dt.UTC)
-                app.take_due()
-            labels = {who: SEGMENTS[int(who[-4:]) % 3] for who in people(day)}
-            send(app, [event(who, day, metadata={"platform": labels[who]}) for who in labels])
-            if day == dt.date(2026, 3, 4):
-                app.release(Metric.MAU, dt.date(2026, 2, 28))
-            if day.month == 3 and day.day in (5, 7, 8, 9, 10, 12):
-                app.release(Metric.DAU, day - dt.timedelta(days=2), fresh=True)
-        now[0] = dt.datetime(2026, 3, 15, 12, 5, tzinfo=dt.UTC)
-        app.take_due()
-        yield app
+        yield app, now
+
+
+def live_through(app: App, now: list[dt.datetime]) -> None:
+    """Six weeks of published days, some releases on demand, and a live count."""
+    now[0] = dt.datetime(2026, 3, 4, 9, tzinfo=dt.UTC)
+    days = [FIRST + dt.timedelta(days=place) for place in range(43)]
+    for day in days:
+        if day > now[0].date():
+            now[0] = dt.datetime(day.year, day.month, day.day, 9, tzinfo=dt.UTC)
+            app.take_due()
+        labels = {who: SEGMENTS[int(who[-4:]) % 3] for who in people(day)}
+        send(app, [event(who, day, metadata={"platform": labels[who]}) for who in labels])
+        if day == dt.date(2026, 3, 4):
+            app.release(Metric.MAU, dt.date(2026, 2, 28))
+        if day.month == 3 and day.day in (5, 7, 8, 9, 10, 12):
+            app.release(Metric.DAU, day - dt.timedelta(days=2), fresh=True)
+    now[0] = dt.datetime(2026, 3, 15, 12, 5, tzinfo=dt.UTC)
+    app.take_due()
 
 
 @contextmanager
@@ -106,12 +111,17 @@ def accessible(seen: Watched) -> list[str]:
 
 
 def test_a_visit(tmp_path: Path) -> None:
-    """First run, login, charts with bands, hover and keys, segments, a plan priced and opened, its
-    budget, an erasure with its receipt, logout: no error, no other host, nothing that axe finds
-    serious, and nothing wider than a phone."""
+    """Login, the first run and what to do, events; then charts with bands, hover and keys,
+    segments, a plan priced, an answer that does not come, the plan opened, its budget, an erasure
+    with its receipt, logout: no error, no other host, nothing that axe finds serious, and nothing
+    wider than a phone."""
     serious: dict[str, list[str]] = {}
     too_wide: dict[str, int] = {}
-    with standing_product(tmp_path) as app, serving(app) as base, browser.chromium() as chromium:
+    with (
+        new_product(tmp_path) as (app, now),
+        serving(app) as base,
+        browser.chromium() as chromium,
+    ):
         seen = Watched(chromium, base)
 
         def look(name: str) -> None:
@@ -123,11 +133,19 @@ def test_a_visit(tmp_path: Path) -> None:
         seen.page.goto(base)
         look("login")
         browser.log_in(seen, API_KEY)
+        assert "Nothing is released yet" in seen.text(".empty h2")
+        assert f"curl {base}/events" in seen.text("[data-command]")
+        assert "opens the plan of its month by itself" in seen.text(".empty")
+        look("first run")
+
+        live_through(app, now)
+        browser.log_in(seen, API_KEY)
         browser.read_charts(seen)
         seen.page.wait_for_function(
             "() => document.querySelector('[data-live-estimate]').innerText !== '…'"
         )
         assert "Not final yet: 14 Mar 2026 to 15 Mar 2026" in seen.text(".note")
+        look("overview")
 
         seen.go("segments")
         shown = seen.text("[data-readout]")
@@ -135,17 +153,22 @@ def test_a_visit(tmp_path: Path) -> None:
         seen.drawn()
         assert "platform=web" in seen.text(".lead")
         assert shown != seen.text("[data-readout]")
+        look("segments")
 
         assert "Open April 2026 for ε 3, δ 1e-6" == browser.open_plan(seen, "for ε 3, δ 1e-6")
         assert "2026-04" == app.month("2026-04").month
         seen.go("budget", "?month=2026-03")
         assert "used up on 2026-" in seen.page.content()
+        look("budget")
 
         receipt = browser.erase(seen, "user-0001")
         assert receipt == app.erasure(receipt).erasure_id
         assert app.erasure(receipt).days_touched > 0
+        look("erasures")
 
-        browser.each_page(seen, look)
+        for name in ("plans", "releases", "health", "guarantee"):
+            seen.go(name)
+            look(name)
         cookies = {one["name"]: one for one in seen.page.context.cookies()}
         browser.log_out(seen)
 

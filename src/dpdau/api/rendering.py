@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from fastapi.responses import HTMLResponse, Response
 
 from dpdau import __version__
-from dpdau.api.sheets import BUDGET_NAMES, METRIC_NAMES
+from dpdau.api.promises import BUDGET_NAMES
+from dpdau.api.sheets import METRIC_NAMES
 
 if TYPE_CHECKING:
     from jinja2 import Environment

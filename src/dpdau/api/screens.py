@@ -10,6 +10,7 @@ a plan asks for `release`, erasing for `erase`.
 """
 
 import contextlib
+import string
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
@@ -19,11 +20,12 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from dpdau.api import live, rendering
+from dpdau.api import live, promises, rendering
+from dpdau.api.asked import Asked, Sheet
 from dpdau.api.problems import Refusals, question_error
 from dpdau.api.readiness import ReadinessProbe
 from dpdau.api.routes import Product, csv_text
-from dpdau.api.sheets import SHEETS, Asked, Sheet
+from dpdau.api.sheets import SHEETS
 from dpdau.api.traffic import PAGE_STREAM_PATH
 from dpdau.api.visits import Visit, Visits, keep, leave, safe_target, visit
 from dpdau.app import App
@@ -43,17 +45,36 @@ NAVIGATION: Final = (
     ("guarantee", "/pages/guarantee", "Guarantee"),
 )
 _PATHS: Final = {name: path for name, path, _ in NAVIGATION}
+_EXPECTED: Final = {
+    "from": "a day as 2026-03-01, not before 1900",
+    "to": "a day as 2026-03-31, not after 9998",
+    "days": "a number of days from 1 to 3660",
+    "view": "raw, consistent or smoothed",
+    "segment": "a dimension and a value, as platform=ios",
+    "month": "a month as 2026-03, from 1900-01 to 9998-12",
+    "epsilon": "a decimal number, as 0.5 or 3",
+    "delta": "a small decimal number, as 1e-6",
+    "window": "a number of days from 8 to 64",
+    "metric": "dau, wau, mau, live, new, retained, resurrected or churned",
+    "after": "the cursor of a page before",
+    "limit": "a number from 1 to 1000",
+    "receipt": "the id of an erasure",
+}
+"""What each parameter of a page may be, for people."""
+_HOST_CHARACTERS: Final = frozenset(f"{string.ascii_letters}{string.digits}.-:[]")
 Visitor = Annotated[Visit, Depends(visit)]
+_LOOK_AT_SESSION_SECONDS: Final = 5.0
+_READ: Final = ["GET", "HEAD"]
 router = APIRouter(include_in_schema=False)
 
 
-@router.get("/")
+@router.api_route("/", methods=_READ)
 async def get_overview(request: Request, visitor: Visitor, app: Product) -> Response:
     """The first page: what is released."""
     return await _screen(request, visitor, app, "overview")
 
 
-@router.get("/login")
+@router.api_route("/login", methods=_READ)
 async def get_login(request: Request) -> Response:
     """The form for an API key; who has a session goes on."""
     visits: Visits = request.app.state.visits
@@ -86,6 +107,7 @@ async def post_logout(request: Request, visitor: Visitor) -> Response:
     """Ends the session of this browser."""
     visits: Visits = request.app.state.visits
     await visits.form(request, visitor)
+    visits.end(visitor)
     return leave(RedirectResponse("/login", status_code=303))
 
 
@@ -101,18 +123,21 @@ async def get_ticks(
     first = await run_in_threadpool(app.live.since, last_event_id)
     opened: live.Streams = request.app.state.streams
     opened.take()
-    texts = live.events(app, opened, first, last_event_id)
+    texts = live.events(
+        app, opened, first, last_event_id, heartbeat_seconds=_LOOK_AT_SESSION_SECONDS
+    )
     return live.StreamResponse(_while_valid(request, texts), opened)
 
 
-@router.get("/pages/{name}.json")
+@router.api_route("/pages/{name}.json", methods=_READ)
 async def get_json(request: Request, name: str, visitor: Visitor, app: Product) -> Response:
     """A page as JSON."""
     sheet = await _sheet(request, visitor, app, name)
-    return JSONResponse(sheet.facts, headers=_more(request, sheet))
+    # A range may be long, and the loop has events to take meanwhile.
+    return await run_in_threadpool(JSONResponse, sheet.facts, headers=_more(request, sheet))
 
 
-@router.get("/pages/{name}.csv")
+@router.api_route("/pages/{name}.csv", methods=_READ)
 async def get_csv(request: Request, name: str, visitor: Visitor, app: Product) -> Response:
     """A page as CSV."""
     sheet = await _sheet(request, visitor, app, name)
@@ -120,11 +145,11 @@ async def get_csv(request: Request, name: str, visitor: Visitor, app: Product) -
         "Content-Disposition": f'attachment; filename="dpdau-{name}.csv"',
         **_more(request, sheet),
     }
-    text = csv_text(sheet.columns, sheet.rows)
+    text = await run_in_threadpool(csv_text, sheet.columns, sheet.rows)
     return Response(text, media_type="text/csv", headers=headers)
 
 
-@router.get("/pages/{name}")
+@router.api_route("/pages/{name}", methods=_READ)
 async def get_page(request: Request, name: str, visitor: Visitor, app: Product) -> Response:
     """A page for people."""
     return await _screen(request, visitor, app, name)
@@ -137,9 +162,9 @@ async def post_plan(request: Request, visitor: Visitor, app: Product) -> Respons
     def opened(fields: dict[str, str]) -> str:
         require_scope(visitor.caller, Scope.RELEASE)
         month = fields.get("month", "")
-        quote = app.price_month(month)
-        named = (fields.get("epsilon"), fields.get("delta"))
-        if named != (rendering.figure(quote.epsilon), rendering.figure(quote.delta)):
+        showing: Showing = request.app.state.showing
+        price = tuple(promises.exact(one) for one in showing.charge(month))
+        if (fields.get("epsilon"), fields.get("delta")) != price:
             raise InvalidPlanError("Expected the price that the plan has now; look at it again.")
         app.open_month(month)
         # The charge is made: days that cannot be taken now are taken by the schedule.
@@ -156,6 +181,8 @@ async def post_erasure(request: Request, visitor: Visitor, app: Product) -> Resp
 
     def erased(fields: dict[str, str]) -> str:
         require_scope(visitor.caller, Scope.ERASE)
+        if fields.get("sure") != "yes":
+            raise InvalidPlanError("Expected a tick at what cannot be undone.")
         receipt = app.erase(fields.get("user_id", ""))
         return f"{_PATHS['erasures']}?{urlencode({'receipt': receipt.erasure_id})}"
 
@@ -184,7 +211,7 @@ async def _sheet(request: Request, visitor: Visit, app: App, name: str) -> Sheet
         InvalidPlanError: The query is not one of this page.
     """
     if name not in SHEETS:
-        raise NotFoundError(f"Expected a page of {', '.join(SHEETS)}, found another name.")
+        raise NotFoundError("There is no page of this name; the menu has all of them.")
     require_scope(visitor.caller, Scope.READ)
     make, question = SHEETS[name]
     given = {key: value for key, value in request.query_params.items() if value}
@@ -192,13 +219,26 @@ async def _sheet(request: Request, visitor: Visit, app: App, name: str) -> Sheet
     try:
         query = question.model_validate(given)
     except ValidationError as error:
-        refused = question_error(error.errors(include_url=False, include_input=False))
+        refused = _question_refused(error)
     if refused is not None:
         raise refused
     readiness: ReadinessProbe = request.app.state.readiness
     is_ready = await readiness.check() if name == "health" else True
     showing: Showing = request.app.state.showing
-    return await run_in_threadpool(make, Asked(app, showing, visitor.caller, is_ready, query))
+    cause = "" if is_ready else readiness.cause
+    asked = Asked(app, showing, visitor.caller, is_ready, cause, query)
+    return await run_in_threadpool(make, asked)
+
+
+def _question_refused(error: ValidationError) -> InvalidPlanError:
+    """What a page can be asked, in words; never a pattern, and nothing of what was sent."""
+    found = question_error(error.errors(include_url=False, include_input=False))
+    names = [str(one["loc"][0]) for one in error.errors() if one["loc"]]
+    known = [f"{_EXPECTED[name]} in “{name}”" for name in names if name in _EXPECTED]
+    message = "The address has a parameter that this page does not know."
+    if known:
+        message = f"Expected {'; '.join(dict.fromkeys(known))}."
+    return InvalidPlanError(message, **found.facts)
 
 
 async def _screen(request: Request, visitor: Visit, app: App, name: str) -> Response:
@@ -208,7 +248,7 @@ async def _screen(request: Request, visitor: Visit, app: App, name: str) -> Resp
     except DpdauError as error:
         return _refused(request, visitor, name, error)
     query = f"?{request.url.query}" if request.url.query else ""
-    facts = {"facts": sheet.facts, "query": query, **_frame(visitor, name)}
+    facts = {"facts": sheet.facts, "query": query, "base": _base(request), **_frame(visitor, name)}
     return keep(await run_in_threadpool(rendering.page, f"{name}.html", **facts), visitor)
 
 
@@ -234,6 +274,15 @@ def _refused(request: Request, visitor: Visit, name: str, error: DpdauError) -> 
     if "retry-after" in refused.headers:
         answer.headers["Retry-After"] = refused.headers["retry-after"]
     return answer
+
+
+def _base(request: Request) -> str:
+    """The address of this service as the browser knows it, for commands to copy."""
+    host = request.headers.get("host", "")
+    told = request.headers.get("x-forwarded-proto", request.url.scheme)
+    scheme = "https" if told.partition(",")[0].strip() == "https" else "http"
+    is_plain = host and set(host) <= _HOST_CHARACTERS
+    return f"{scheme}://{host if is_plain else 'localhost:8000'}"
 
 
 def _frame(visitor: Visit, name: str) -> dict[str, Any]:

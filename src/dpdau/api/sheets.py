@@ -6,26 +6,15 @@ is named so. Nothing is charged.
 
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from dpdau import __version__
-from dpdau.api import questions
+from dpdau.api import promises, questions
+from dpdau.api.asked import Asked, Sheet
 from dpdau.api.routes import CSV_COLUMNS, segment_of
 from dpdau.app import App
-from dpdau.app.showing import Course, Implied, Showing
-from dpdau.domain import (
-    Caller,
-    Figure,
-    Metric,
-    MonthStatus,
-    Release,
-    Scope,
-    Segment,
-    month_days,
-    month_of,
-)
-from dpdau.errors import DpdauError, InvalidPlanError, ReleaseNotReadyError
+from dpdau.domain import Figure, Metric, Release, Scope, Segment
+from dpdau.errors import DpdauError
 
 _ONE_DAY: Final = dt.timedelta(days=1)
 _WEEK: Final = dt.timedelta(days=7)
@@ -36,48 +25,25 @@ METRIC_NAMES: Final = {
     Metric.WAU: "Weekly active users",
     Metric.MAU: "Monthly active users",
 }
+_CAUSES: Final = {
+    "broker_unavailable": "Kafka does not answer, or does not take what it is given",
+    "topic_mismatch": "the Kafka topic is not the one that was read before",
+    "store_unavailable": "the activity store cannot write",
+    "store_corrupt": "the activity store contradicts itself: run `dpdau doctor`",
+    "ledger_conflict": "another writer held the ledger for too long",
+    "ledger_unavailable": "the ledger cannot write",
+    "ledger_corrupt": "the ledger is not sound: run `dpdau audit`",
+    "spool_full": "the spool of events is full",
+    "spool_unavailable": "the spool of events cannot be written",
+    "warehouse_unavailable": "the warehouse does not answer",
+    "data_dir_in_use": "another process holds the data directory",
+}
 _GROWTH_WORDS: Final = {
     Figure.NEW: "active {when}, and never before",
     Figure.RETAINED: "active {when}, and in the window before it too",
     Figure.RESURRECTED: "active {when}, not in the window before it, and earlier than both",
     Figure.CHURNED: "active in the window before, and not {when}",
 }
-BUDGET_NAMES: Final = {
-    "plan": "Month plan",
-    "dau": "DAU on demand",
-    "wau": "WAU on demand",
-    "mau": "MAU on demand",
-    "live": "Live counter",
-    "all": "All budgets spent to the end",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One question for a page."""
-
-    app: App
-    showing: Showing
-    caller: Caller
-    is_ready: bool
-    query: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """The content of one page.
-
-    Attributes:
-        facts: The JSON form, and all that the HTML shows.
-        columns: Of the CSV form.
-        rows: Of the CSV form.
-        following: The cursor of the next page, where there is one.
-    """
-
-    facts: dict[str, Any]
-    columns: Sequence[str]
-    rows: Sequence[Mapping[str, Any]]
-    following: str | None = None
 
 
 def definition(release: Release) -> str:
@@ -121,78 +87,11 @@ def segments(asked: Asked) -> Sheet:
     return Sheet(facts, sheet.columns, sheet.rows)
 
 
-def budget(asked: Asked) -> Sheet:
-    """How each budget of a month was spent, and when it will be used up."""
-    month = asked.query.month or _newest_month(asked)
-    courses = asked.showing.courses(month)
-    rows = [_budget_row(one) for one in courses]
-    first, last = month_days(month)
-    calendar = asked.app.calendar
-    over, now = calendar.closes_at(last), calendar.clock()
-    facts = {
-        "month": month,
-        "month_before": month_of(first - _ONE_DAY),
-        "month_after": month_of(last + _ONE_DAY),
-        "now": now.isoformat(),
-        "over_at": over.isoformat(),
-        "burn_down": _burn_down(courses, calendar.begins_at(first), now=now, over=over),
-        "policy": asked.app.settings.RELEASE_POLICY,
-        "budgets": [one.to_json() for one in courses],
-        "plan": _status(asked.showing.month(month)),
-    }
-    return Sheet(facts, tuple(rows[0]), rows)
-
-
-def plans(asked: Asked) -> Sheet:
-    """What the plan of a month would cost and how precise it would be."""
-    query, settings = asked.query, asked.app.settings
-    month = query.month or _next_month(asked)
-    refusal, quote = None, None
-    try:
-        quote = asked.showing.price(
-            month, epsilon=query.epsilon, delta=query.delta, mau_window_days=query.window
-        )
-    except ReleaseNotReadyError as error:
-        refusal = error.message
-    configured = {
-        "epsilon": float(settings.PLAN_EPSILON),
-        "delta": float(settings.PLAN_DELTA),
-        "window": settings.MAU_WINDOW_DAYS,
-    }
-    window = query.window or settings.MAU_WINDOW_DAYS
-    asked_terms = {
-        "epsilon": quote.epsilon if quote else configured["epsilon"],
-        "delta": quote.delta if quote else configured["delta"],
-        "window": _mau_window(quote.lines) if quote else window,
-    }
-    lines = [] if quote is None else [one.to_json() for one in quote.lines]
-    days = [] if quote is None else _days_of(month)
-    facts = {
-        "month": month,
-        "terms": asked_terms,
-        "configured": configured,
-        "is_configured": asked_terms == configured,
-        "windows": asked.showing.mau_windows(),
-        "quote": None if quote is None else {**quote.to_json(), "lines": lines},
-        "days": days,
-        "refusal": refusal,
-        "plan": _status(asked.showing.month(month)),
-        "may_open": asked.caller.may(Scope.RELEASE),
-        "policy": settings.RELEASE_POLICY,
-    }
-    shared = {"month": month, "epsilon": asked_terms["epsilon"], "delta": asked_terms["delta"]}
-    columns = (*shared, "metric", "window_days", "segment", "day", "half_width_95")
-    rows = [
-        {**shared, **line, "day": day, "half_width_95": width}
-        for line in lines
-        for day, width in zip(days, line["half_widths_95"], strict=True)
-    ]
-    return Sheet(facts, columns, rows)
-
-
 def releases(asked: Asked) -> Sheet:
     """What was released, newest first, each number with its definition and its price."""
     query = asked.query
+    if query.first and query.last:
+        questions.require_range(query.first, query.last)
     found, following = asked.showing.log(
         metric=query.metric,
         first=query.first,
@@ -222,8 +121,14 @@ def health(asked: Asked) -> Sheet:
     waiting = asked.showing.waiting()
     late = waiting is not None and waiting[1] + dt.timedelta(hours=1) < calendar.clock()
     overdue = keys.overdue_days()
+    is_gateway = app.settings.INGEST_MODE == "kafka"
     checks = [
-        _check("Store and ledger", asked.is_ready, "both can write", "one of them cannot write"),
+        _check(
+            "Store, ledger and Kafka" if is_gateway else "Store and ledger",
+            asked.is_ready,
+            "all can write" if is_gateway else "both can write",
+            _CAUSES.get(asked.cause, "one of them cannot write: see the log of the service"),
+        ),
         _check(
             "Releases",
             not late,
@@ -267,36 +172,26 @@ def erasures(asked: Asked) -> Sheet:
     recent = asked.showing.erasures() if may else []
     wanted = asked.query.receipt
     receipt = asked.app.erasure(wanted).to_json() if wanted and may else None
-    facts = {"may_erase": may, "erasures": recent, "receipt": receipt}
-    return Sheet(facts, ("erasure_id", "at"), recent)
-
-
-def guarantee(asked: Asked) -> Sheet:
-    """What is promised to each user, in figures."""
-    found = [_implied_row(one) for one in asked.showing.implied()]
-    settings = asked.app.settings
-    month = month_of(asked.app.calendar.today())
+    reason = asked.showing.cannot_erase() if may else "Your key lacks the scope `erase`."
     facts = {
-        "figures": found,
-        "month": month,
-        "policy": settings.RELEASE_POLICY,
-        "timezone": settings.TIMEZONE,
-        "window": settings.MAU_WINDOW_DAYS,
-        "grace_hours": settings.GRACE_HOURS,
-        "live": settings.LIVE_EPSILON is not None,
+        "may_erase": may,
+        "can_erase": reason is None,
+        "cannot_erase": reason,
+        "erasures": recent,
+        "receipt": receipt,
     }
-    return Sheet(facts, tuple(found[0]), found)
+    return Sheet(facts, ("erasure_id", "at"), recent)
 
 
 SHEETS: Final[Mapping[str, tuple[Callable[[Asked], Sheet], type[questions.PageQuestion]]]] = {
     "overview": (overview, questions.SeriesQuestion),
     "segments": (segments, questions.SegmentQuestion),
-    "budget": (budget, questions.MonthQuestion),
-    "plans": (plans, questions.PriceQuestion),
+    "budget": (promises.budget, questions.MonthQuestion),
+    "plans": (promises.plans, questions.PriceQuestion),
     "releases": (releases, questions.LogQuestion),
     "health": (health, questions.PageQuestion),
     "erasures": (erasures, questions.ReceiptQuestion),
-    "guarantee": (guarantee, questions.PageQuestion),
+    "guarantee": (promises.guarantee, questions.MonthQuestion),
 }
 
 
@@ -315,18 +210,23 @@ def _series_sheet(asked: Asked, segment: Segment | None) -> Sheet:
     today = asked.app.calendar.today()
     last = query.last or (span[1] if span else today)
     first = query.first or max(last - dt.timedelta(days=query.days - 1), span[0] if span else last)
-    if first > last:
-        raise InvalidPlanError("Expected a range that ends on or after the day it begins.")
-    found = asked.showing.series(first, last, segment=segment, view=query.view)
+    questions.require_range(first, last)
+    # Beyond what is released there is nothing to show, however long the range is.
+    start, end = (max(first, span[0]), min(last, span[1])) if span else (first, first - _ONE_DAY)
+    found = (
+        asked.showing.series(start, end, segment=segment, view=query.view) if start <= end else []
+    )
     by_day: dict[dt.date, list[Release]] = {}
     for one in found:
         by_day.setdefault(one.window.end, []).append(one)
     days = [
         {"day": day.isoformat(), **_by_metric(by_day.get(day, []))}
-        for day in (first + _ONE_DAY * place for place in range((last - first).days + 1))
+        for day in (start + _ONE_DAY * place for place in range((end - start).days + 1))
     ]
     rows = [one.to_json() for one in found]
     facts = {
+        "policy": asked.app.settings.RELEASE_POLICY,
+        "last_closed_day": asked.app.calendar.last_closed_day().isoformat(),
         "first_day": _text(span[0]) if span else None,
         "last_day": _text(span[1]) if span else None,
         "from": first.isoformat(),
@@ -403,75 +303,6 @@ def _waiting(asked: Asked, last: dt.date) -> dict[str, str] | None:
         return None
     first = min(found[0], today)
     return {"from": first.isoformat(), "to": today.isoformat(), "closes_at": found[1].isoformat()}
-
-
-def _burn_down(
-    courses: Sequence[Course], begin: dt.datetime, *, now: dt.datetime, over: dt.datetime
-) -> list[dict[str, Any]]:
-    """The share that is left of each budget, in percent, whenever one was charged; and the days
-    on which they will be used up at the pace so far."""
-    moments = {at for one in courses for at, _ in one.points}
-    if moments and min(moments) > over:
-        begin = min(moments) - _ONE_DAY
-    begin = min({begin, *moments})
-    end = max({min(max(now, begin), over), *moments})
-    rows = []
-    for at in sorted({begin, *moments, end}):
-        left: dict[str, Any] = {"at": at.isoformat()}
-        for one in courses:
-            known = [share for moment, share in one.points if moment <= at]
-            left[one.metric] = round(100 * (known[-1] if known else 1), 2)
-        rows.append(left)
-    ahead = [one for one in courses if one.ends_at is not None and one.ends_at > end]
-    for one in ahead:
-        rows[-1][f"{one.metric}_forecast"] = rows[-1][one.metric]
-    for one in sorted(ahead, key=lambda one: str(one.ends_at)):
-        assert one.ends_at is not None, "only those with an end are ahead"
-        rows.append({"at": one.ends_at.isoformat(), f"{one.metric}_forecast": 0})
-    return rows
-
-
-def _newest_month(asked: Asked) -> str:
-    """The month of the newest release, or this one."""
-    span = asked.showing.span()
-    return month_of(span[1] if span else asked.app.calendar.today())
-
-
-def _next_month(asked: Asked) -> str:
-    """The month whose plan may be bought next."""
-    month = _newest_month(asked)
-    if asked.showing.month(month) is None:
-        return month
-    return month_of(month_days(month)[1] + _ONE_DAY)
-
-
-def _days_of(month: str) -> list[str]:
-    first, last = month_days(month)
-    return [(first + _ONE_DAY * place).isoformat() for place in range((last - first).days + 1)]
-
-
-def _mau_window(lines: Sequence[Any]) -> int:
-    """The MAU window that was priced."""
-    return next(int(one.window_days) for one in lines if one.metric is Metric.MAU)
-
-
-def _status(found: MonthStatus | None) -> dict[str, Any] | None:
-    return None if found is None else found.to_json()
-
-
-def _budget_row(one: Course) -> dict[str, Any]:
-    row = one.to_json()
-    row.pop("points")
-    return row
-
-
-def _implied_row(one: Implied) -> dict[str, Any]:
-    """One row of figures; each pair as two columns."""
-    row: dict[str, Any] = {"budget": one.budget, "name": BUDGET_NAMES[one.budget]}
-    for name in ("month", "replace_one", "year", "year_together"):
-        epsilon, delta = getattr(one, name)
-        row |= {f"{name}_epsilon": epsilon, f"{name}_delta": delta}
-    return row
 
 
 def _check(name: str, is_fine: bool, fine: str, wrong: str) -> dict[str, str]:

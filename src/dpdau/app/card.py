@@ -7,14 +7,14 @@ whoever has the page renders it again and compares.
 
 import datetime as dt
 import hashlib
-from collections.abc import Mapping, Sequence
-from fractions import Fraction
+from collections.abc import Sequence
 from typing import Any, Final
 
 from dpdau import __version__
-from dpdau.accounting.budget import Budget, FilterName, epsilon_spent
-from dpdau.accounting.calibration import round_epsilon_up, zcdp_epsilon
+from dpdau.accounting.budget import Budget, epsilon_spent
+from dpdau.accounting.calibration import round_epsilon_up
 from dpdau.accounting.events import to_json
+from dpdau.app.implied import YEAR_MONTHS, Exact, composed, guaranteed
 from dpdau.app.product import App
 from dpdau.app.signed_card import CARD_FORMAT, Card, CardKey
 from dpdau.datadir import DataDir
@@ -28,13 +28,8 @@ from dpdau.errors import (
 from dpdau.ledger import AuditReport, BudgetState, release_to_json
 from dpdau.plan import LIVE, PLAN
 
-MONTHS_OF_YEAR: Final = 12
 CARD_KEY_CREATED: Final = "card_key_created"
 _READ_TRIES: Final = 3
-_REPLACED_TIMES: Final = {PLAN: 4, LIVE: 4, Metric.MAU.value: 2}
-"""By how much ρ of a budget grows where one user is replaced by another: noise that is correlated
-over a month allows twice the distance, and growth, in the budget of MAU, has a user leave one cell
-and another enter one. Independent noise on single counts: 1."""
 
 
 def issue(app: App, month: str, *, new_key: bool = False) -> Card:
@@ -175,15 +170,10 @@ def _statement(
 
 def _promises(budget: Budget) -> dict[str, Any]:
     """What one budget guarantees, and what follows from it."""
-    epsilon, delta = budget.guarantee()
-    times = _REPLACED_TIMES.get(budget.metric, 1)
     return {
         "budget": budget.metric,
         "filter": budget.filter_name.value,
-        "month": _figure(epsilon, delta),
-        "one_replaced": _composed([budget], pure_times=1, rho_times={budget.metric: times}),
-        "year_added": _figure(_sum([epsilon] * MONTHS_OF_YEAR), MONTHS_OF_YEAR * _delta(budget)),
-        "year_rho_added": _composed([budget], pure_times=MONTHS_OF_YEAR),
+        **_figures([budget], guaranteed(budget)),
     }
 
 
@@ -192,49 +182,22 @@ def _together(budgets: Sequence[Budget]) -> dict[str, Any]:
 
     Source: `docs/guarantee.md`, Several mechanisms over one stream.
     """
-    month = _composed(budgets, pure_times=1)
-    year_delta = MONTHS_OF_YEAR * Fraction(str(month["delta"]))
+    return _figures(budgets, composed(budgets))
+
+
+def _figures(budgets: Sequence[Budget], month: Exact) -> dict[str, Any]:
+    """A guarantee, and what follows from it for another relation and a year."""
+    epsilon, delta = month
     return {
-        "month": month,
-        "one_replaced": _composed(budgets, pure_times=1, rho_times=_REPLACED_TIMES),
-        "year_added": _figure(_sum([month["epsilon"]] * MONTHS_OF_YEAR), year_delta),
-        "year_rho_added": _composed(budgets, pure_times=MONTHS_OF_YEAR),
+        "month": _figure(month),
+        "one_replaced": _figure(composed(budgets, replaced=True)),
+        "year_added": _figure((YEAR_MONTHS * epsilon, YEAR_MONTHS * delta)),
+        "year_rho_added": _figure(composed(budgets, months=YEAR_MONTHS)),
     }
 
 
-def _composed(
-    budgets: Sequence[Budget], *, pure_times: int, rho_times: Mapping[str, int] | None = None
-) -> dict[str, float]:
-    """(ε, δ) of budgets whose pure ε is added, and whose ρ is added and converted once.
-
-    Source: `docs/guarantee.md`, Implied figures.
-    """
-    pure = sum(
-        (one.cap().epsilon for one in budgets if one.filter_name is FilterName.BASIC),
-        start=Fraction(0),
-    )
-    shared = [one for one in budgets if one.filter_name is FilterName.ZCDP]
-    if not shared:
-        delta = sum((_delta(one) for one in budgets), start=Fraction(0))
-        return _figure(round_epsilon_up(pure_times * pure), pure_times * delta)
-    times = {one.metric: (rho_times or {}).get(one.metric, 1) for one in shared}
-    each = pure_times if rho_times is None else 1
-    rho = sum((each * times[one.metric] * one.cap().rho for one in shared), start=Fraction(0))
-    delta = max(one.delta for one in shared)
-    return _figure(_sum([zcdp_epsilon(rho, delta), float(pure_times * pure)]), delta)
-
-
-def _delta(budget: Budget) -> Fraction:
-    """δ of everything that a budget lets through."""
-    return budget.cap().delta if budget.filter_name is FilterName.BASIC else budget.delta
-
-
-def _sum(epsilons: Sequence[float]) -> float:
-    return round_epsilon_up(sum((Fraction(str(one)) for one in epsilons), start=Fraction(0)))
-
-
-def _figure(epsilon: float, delta: Fraction | float) -> dict[str, float]:
-    return {"epsilon": epsilon, "delta": float(delta)}
+def _figure(exact: Exact) -> dict[str, float]:
+    return {"epsilon": round_epsilon_up(exact[0]), "delta": float(exact[1])}
 
 
 def _place(budget: Budget) -> tuple[int, str]:

@@ -19,9 +19,10 @@ from dpdau.accounting.budget import (
     cost_of,
     epsilon_remaining,
     epsilon_spent,
+    fits,
 )
-from dpdau.accounting.calibration import rho_cap, zcdp_epsilon
 from dpdau.accounting.events import from_json
+from dpdau.app.implied import Implied, implied
 from dpdau.app.months import quoted
 from dpdau.app.product import App
 from dpdau.app.reading import DELTA_MAX, EPSILON_MAX
@@ -36,8 +37,9 @@ from dpdau.domain import (
     month_days,
     month_of,
 )
-from dpdau.errors import InvalidPlanError, NotFoundError
+from dpdau.errors import DpdauError, InvalidPlanError, NotFoundError
 from dpdau.ledger.budgets import BudgetState
+from dpdau.ledger.log import BUDGET_GRANTED
 from dpdau.ledger.statement import Statements
 from dpdau.mechanisms.matrix.strategies import SHIPPED_MAU_WINDOWS
 from dpdau.release.months import promised
@@ -47,11 +49,7 @@ CHARGES_READ_MAX: Final = 20_000
 POINTS_MAX: Final = 400
 """A course with more charges is drawn from so many of them."""
 _PAGE: Final = 1000
-_REPLACED_TIMES: Final = {promises.PLAN: 4, promises.LIVE: 4, "wau": 1, "mau": 2}
-"""How many times ρ counts for a user who is replaced: noise that is correlated over days promises
-less then, and so does growth, which is charged to `mau` and has two cells move."""
 _ONE_DAY: Final = dt.timedelta(days=1)
-_YEAR_MONTHS: Final = 12
 _ERASURES_DAYS: Final = 62
 _SHARE_STEPS: Final = ((0.0, "none"), (0.01, "under 1 %"), (0.1, "1 to 10 %"), (0.5, "10 to 50 %"))
 _FEW_EVENTS: Final = 1000
@@ -69,7 +67,9 @@ class Course:
         epsilon_remaining: ε that is left; rounded down.
         release_count: Numbers that were released from it.
         more: How many more charges of the usual price fit.
-        points: (moment, share of the budget that is left from then on), oldest first.
+        grants: When each allowance beyond the first was granted, oldest first.
+        points: (moment, share that is left from then on of the cap that holds then) at each charge
+            and each grant, oldest first.
         ends_at: When it is used up if it is spent on as fast as so far; None if that cannot be said
             or is after the month.
         forecast: The same in words.
@@ -84,6 +84,7 @@ class Course:
     epsilon_remaining: float
     release_count: int
     more: int
+    grants: tuple[dt.datetime, ...]
     points: tuple[tuple[dt.datetime, float], ...]
     ends_at: dt.datetime | None
     forecast: str
@@ -102,28 +103,9 @@ class Course:
             "more": self.more,
             "ends_at": None if self.ends_at is None else self.ends_at.isoformat(),
             "forecast": self.forecast,
+            "grants": [at.isoformat() for at in self.grants],
             "points": [[at.isoformat(), left] for at, left in self.points],
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Implied:
-    """What one budget of a month guarantees, and what follows from it; ε rounded up.
-
-    Attributes:
-        budget: A metric, `plan`, `live`, or `all` for all of them spent to the end.
-        month: (ε, δ) for adding or removing one user, one month: the contract.
-        replace_one: For replacing one user by another.
-        year: Twelve months, added up.
-        year_together: Twelve months, added up before they are converted; None where that is no
-            sharper.
-    """
-
-    budget: str
-    month: tuple[float, float]
-    replace_one: tuple[float, float]
-    year: tuple[float, float]
-    year_together: tuple[float, float]
 
 
 class Showing:
@@ -243,39 +225,59 @@ class Showing:
 
     def courses(self, month: str) -> list[Course]:
         """Each budget of a month: the plan, the metrics on demand, and the live counter if on."""
-        names = [promises.PLAN, *(metric.value for metric in Metric)]
-        if self._terms.live_epsilon is not None:
-            names.append(promises.LIVE)
-        return [self._course(name, month) for name in names]
+        return [self._course(state) for state in self._states(month)]
 
-    def implied(self) -> list[Implied]:
-        """What each budget guarantees under the settings, and what follows from that."""
-        month, delta = month_of(self._app.calendar.today()), self._terms.delta
-        names = [promises.PLAN, *(metric.value for metric in Metric)]
-        names += [] if self._terms.live_epsilon is None else [promises.LIVE]
-        found, pure, rho, replaced = [], Fraction(0), Fraction(0), Fraction(0)
-        for name in names:
-            held = promises.budget(name, month, self._terms)
-            if held.filter_name is FilterName.BASIC:
-                pure += held.epsilon
-                once = (_up(held.epsilon), float(held.delta))
-                year = (_up(_YEAR_MONTHS * held.epsilon), float(_YEAR_MONTHS * held.delta))
-                found.append(Implied(name, once, once, year, year))
-                continue
-            cap = rho_cap(held.epsilon, held.delta)
-            times = _REPLACED_TIMES[name]
-            rho += cap
-            replaced += times * cap
-            found.append(
-                Implied(
-                    name,
-                    (_up(held.epsilon), float(held.delta)),
-                    (_up(zcdp_epsilon(times * cap, held.delta)), float(held.delta)),
-                    (_up(_YEAR_MONTHS * held.epsilon), float(_YEAR_MONTHS * held.delta)),
-                    (_up(zcdp_epsilon(_YEAR_MONTHS * cap, held.delta)), float(held.delta)),
-                )
-            )
-        return [*found, _together(found, pure, rho, replaced, delta)]
+    def newest_month(self) -> str:
+        """The newest month with an open budget; this month where there is none."""
+        today, span = self._app.calendar.today(), self.span()
+        least = month_of(min(span[0], today) if span else today)
+        month = month_of(today + dt.timedelta(days=max(self.mau_windows())))
+        while month > least and not self._app.ledger.states(month):
+            month = month_of(month_days(month)[0] - _ONE_DAY)
+        return month if self._app.ledger.states(month) else month_of(today)
+
+    def implied(self, month: str) -> list[Implied]:
+        """What each budget of a month guarantees, and what follows from that.
+
+        An open one is as it was opened, with what was granted; another is that of the settings.
+        """
+        return implied(self._states(month))
+
+    def cannot_open(self, month: str) -> str | None:
+        """Why the plan of a month cannot be opened now; None where it can. Charges nothing."""
+        from dpdau.app.gateway import require_activity
+
+        releaser = self._app.months.releaser
+        try:
+            plan = releaser.promise(month)
+            releaser.require_in_reach(plan)
+            require_activity(releaser.store)
+        except DpdauError as error:
+            return error.message
+        state = self._app.ledger.budget_state(plan.budget)
+        if not fits(state.budget, state.spent, plan.charge.dp_event):
+            return "Its charge does not fit what is left of the budget."
+        return None
+
+    def cannot_erase(self) -> str | None:
+        """Why nobody can be erased through this service; None where users can."""
+        from dpdau.app.gateway import require_activity
+
+        try:
+            require_activity(self._app.months.releaser.store)
+        except DpdauError as error:
+            return error.message
+        return None
+
+    def charge(self, month: str) -> tuple[Fraction, Fraction]:
+        """ε and δ that opening the plan of a month costs, exactly.
+
+        Raises:
+            InvalidPlanError: The text is no month.
+            ReleaseNotReadyError: Its strategy is not there yet.
+        """
+        plan = self._app.months.releaser.promise(month)
+        return plan.epsilon, plan.delta
 
     def erasures(self) -> list[dict[str, str]]:
         """The erasures of the last two months, newest first: id and moment."""
@@ -301,30 +303,78 @@ class Showing:
             name: _share(count / received) for name, count in counts.items()
         }
 
-    def _course(self, name: str, month: str) -> Course:
-        held = promises.budget(name, month, self._terms)
-        state = self._app.ledger.budget_state(held)
-        cap = self._units(state, state.cap)
-        points, left = [], Fraction(1)
-        for at, cost in self._charges(held.budget_id):
-            left -= self._units(state, cost) / cap
-            points.append((at, max(0.0, round(float(left), 9))))
-        ends_at, forecast = self._forecast(state, points, name)
-        epsilon, delta = state.budget.guarantee()
+    def _states(self, month: str) -> list[BudgetState]:
+        """Each budget of a month as it is open, or as it would open under the settings."""
+        opened = {one.budget.metric: one for one in self._app.ledger.states(month)}
+        names = [promises.PLAN, *(metric.value for metric in Metric)]
+        if self._terms.live_epsilon is not None or promises.LIVE in opened:
+            names.append(promises.LIVE)
+        return [
+            opened.get(name)
+            or self._app.ledger.budget_state(promises.budget(name, month, self._terms))
+            for name in names
+        ]
+
+    def _course(self, state: BudgetState) -> Course:
+        budget = state.budget
+        charges = self._charges(budget.budget_id)
+        grants = self._grants(state)
+        points = self._points(state, charges, grants)
+        began = charges[0][0] if charges else None
+        ends_at, forecast = self._forecast(state, points, began)
+        epsilon, delta = budget.guarantee()
         return Course(
-            metric=name,
-            month=month,
-            filter=state.budget.filter_name.value,
+            metric=budget.metric,
+            month=budget.period,
+            filter=budget.filter_name.value,
             epsilon_cap=epsilon,
             delta=delta,
-            epsilon_spent=epsilon_spent(state.budget, state.spent),
-            epsilon_remaining=epsilon_remaining(state.budget, state.spent),
+            epsilon_spent=epsilon_spent(budget, state.spent),
+            epsilon_remaining=epsilon_remaining(budget, state.spent),
             release_count=state.release_count,
-            more=self._more(name, state),
-            points=_thinned(points),
+            more=self._more(state),
+            grants=grants,
+            points=_thinned(points, grants),
             ends_at=ends_at,
             forecast=forecast,
         )
+
+    def _points(
+        self,
+        state: BudgetState,
+        charges: Sequence[tuple[dt.datetime, Cost]],
+        grants: Sequence[dt.datetime],
+    ) -> list[tuple[dt.datetime, float]]:
+        """The share that is left of the cap that held then, from each charge and grant on."""
+        cap = self._units(state, state.cap)
+        one = cap / state.allowances
+        steps = [(at, one, Fraction(0)) for at in grants]
+        steps += [(at, Fraction(0), self._units(state, cost)) for at, cost in charges]
+        points, held, spent = [], one, Fraction(0)
+        for at, more, cost in sorted(steps):
+            held, spent = held + more, spent + cost
+            points.append((at, _part(held - spent, held)))
+        left = _part(self._units(state, state.remaining), cap)
+        if points and points[-1][1] != left:
+            # Not every charge was read; how much they are in all is known.
+            points.append((max(self._app.calendar.clock(), points[-1][0]), left))
+        return points
+
+    def _grants(self, state: BudgetState) -> tuple[dt.datetime, ...]:
+        """When each allowance beyond the first was granted."""
+        found: list[dt.datetime] = []
+        after = 0
+        while len(found) < state.allowances - 1:
+            page = self._app.ledger.audit_log(after=after)
+            if not page:
+                break
+            after = page[-1].seq
+            found += [
+                one.at
+                for one in page
+                if one.action == BUDGET_GRANTED and one.facts["budget_id"] == state.budget.budget_id
+            ]
+        return tuple(found)
 
     def _units(self, state: BudgetState, cost: Cost) -> Fraction:
         """A cost in the unit that the budget adds up."""
@@ -347,8 +397,9 @@ class Showing:
                 break
         return found
 
-    def _more(self, name: str, state: BudgetState) -> int:
+    def _more(self, state: BudgetState) -> int:
         """How many more charges of the usual price fit; a month has one plan."""
+        name = state.budget.metric
         if name in (promises.PLAN, promises.LIVE):
             return 0 if state.events else 1
         asked = promises.question(
@@ -363,22 +414,25 @@ class Showing:
         return charges_left(state.budget, state.spent, plan.charge.dp_event)
 
     def _forecast(
-        self, state: BudgetState, points: Sequence[tuple[dt.datetime, float]], name: str
+        self,
+        state: BudgetState,
+        points: Sequence[tuple[dt.datetime, float]],
+        began: dt.datetime | None,
     ) -> tuple[dt.datetime | None, str]:
-        """When a budget is used up at the pace so far, and the same in words."""
-        if name in (promises.PLAN, promises.LIVE):
+        """When a budget is used up at the pace since its first charge, and the same in words."""
+        if state.budget.metric in (promises.PLAN, promises.LIVE):
             paid = "Paid: one charge covers the whole month."
-            return None, paid if points else "Not open: nothing is charged yet."
-        if not points:
+            return None, paid if began else "Not open: nothing is charged yet."
+        if began is None:
             return None, "Nothing is charged yet."
         now, calendar = self._app.calendar.clock(), self._app.calendar
         over = calendar.closes_at(month_days(state.budget.period)[1])
         left = points[-1][1]
-        if self._more(name, state) == 0:
+        if self._more(state) == 0:
             return points[-1][0], "Used up: no further charge fits."
         if now >= over:
             return None, "The month is over."
-        elapsed = max(now - points[0][0], _ONE_DAY)
+        elapsed = max(now - began, _ONE_DAY)
         ends = now + elapsed * (left / (1 - left)) if left < 1 else over
         if ends >= over:
             return None, "At this pace it lasts past the month."
@@ -386,29 +440,21 @@ class Showing:
         return ends, f"At this pace it is used up on {day.isoformat()}."
 
 
-def _together(
-    single: Sequence[Implied], pure: Fraction, rho: Fraction, replaced: Fraction, delta: Fraction
-) -> Implied:
-    """All budgets spent to the end; the pure ε of DAU beside the converted sum of the others' ρ."""
-    added = (_up(sum(one.month[0] for one in single)), sum(one.month[1] for one in single))
-    year = (_up(_YEAR_MONTHS * added[0]), _YEAR_MONTHS * added[1])
-
-    def converted(months: int, total: Fraction) -> tuple[float, float]:
-        joint = Fraction(str(zcdp_epsilon(months * total, delta)))
-        return _up(months * pure + joint), float(delta)
-
-    return Implied("all", added, converted(1, replaced), year, converted(_YEAR_MONTHS, rho))
+def _part(left: Fraction, cap: Fraction) -> float:
+    """A share, between nothing and all."""
+    return max(0.0, round(float(left / cap), 9))
 
 
 def _thinned(
-    points: Sequence[tuple[dt.datetime, float]],
+    points: Sequence[tuple[dt.datetime, float]], grants: Sequence[dt.datetime]
 ) -> tuple[tuple[dt.datetime, float], ...]:
-    """At most about `POINTS_MAX` of them, the first and the last among them."""
-    stride = max(1, len(points) // POINTS_MAX)
-    kept = list(points[::stride])
-    if points and kept[-1] != points[-1]:
-        kept.append(points[-1])
-    return tuple(kept)
+    """At most about `POINTS_MAX` of them, the last and all grants among them."""
+    stride, last = max(1, len(points) // POINTS_MAX), len(points) - 1
+    return tuple(
+        one
+        for place, one in enumerate(points)
+        if place % stride == 0 or place == last or one[0] in grants
+    )
 
 
 def _within(name: str, text: str | None, most: Decimal) -> Fraction | None:
@@ -421,15 +467,11 @@ def _within(name: str, text: str | None, most: Decimal) -> Fraction | None:
     except InvalidOperation:
         found = Decimal("NaN")
     if not (found.is_finite() and least <= found <= most):
-        raise InvalidPlanError(f"Expected {least} <= {name} <= {most}, found another value.")
+        symbol = "δ" if name == "delta" else "ε"
+        raise InvalidPlanError(f"Expected {symbol} from {least:g} to {most:g}, found another.")
     return Fraction(found)
 
 
 def _share(share: float) -> str:
     """A share in steps, so that it says little."""
     return next((word for most, word in _SHARE_STEPS if share <= most), "over 50 %")
-
-
-def _up(epsilon: float | Fraction) -> float:
-    """ε rounded up to two decimals."""
-    return math.ceil(Fraction(str(epsilon)) * 100) / 100

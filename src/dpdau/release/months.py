@@ -89,7 +89,7 @@ class MonthReleaser:
             plan = self.promise(month)
             charged = False
             if self.find(month) is None:
-                self._require_in_reach(plan)
+                self.require_in_reach(plan)
                 # The store is asked first: where it is busy, nothing is charged.
                 self._protect(plan)
                 charged = self.ledger.open_plan(
@@ -171,8 +171,12 @@ class MonthReleaser:
         strategy = self.strategies(plan.days, plan.windows[Metric.MAU]).strategy
         return strategy if strategy_digest(strategy) == plan.strategy_sha256 else None
 
-    def _require_in_reach(self, plan: MonthPlan) -> None:
-        """Refuses months that are not near, and those whose first window is not kept."""
+    def require_in_reach(self, plan: MonthPlan) -> None:
+        """Refuses months that are not near, and those whose first window is not kept.
+
+        Raises:
+            InvalidPlanError: The plan cannot be opened now.
+        """
         first, lookback = plan.first, max(plan.windows.values())
         today = self.calendar.today()
         if first > today + dt.timedelta(days=lookback):

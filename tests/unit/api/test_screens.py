@@ -281,16 +281,74 @@ def test_an_erasure_shows_its_receipt_and_names_nobody(planning: App) -> None:
     """The id of the user is in no address and on no page; the list has the receipt."""
     send(planning, [event("somebody-who-goes", DAY)])
     with service(planning) as client:
-        done = client.post("/pages/erasures", data={"user_id": "somebody-who-goes"})
+        done = client.post("/pages/erasures", data={"user_id": "somebody-who-goes", "sure": "yes"})
         page = client.get(done.headers["location"])
         recent = client.get("/pages/erasures.json").json()["erasures"]
-        empty = client.post("/pages/erasures", data={"user_id": ""})
+        empty = client.post("/pages/erasures", data={"user_id": "", "sure": "yes"})
+        unsure = client.post("/pages/erasures", data={"user_id": "somebody-who-stays"})
+        after = client.get("/pages/erasures.json").json()["erasures"]
 
     assert 303 == done.status_code
     assert "somebody" not in done.headers["location"] + page.text
     assert "<dt>Days touched</dt><dd>1</dd>" in page.text
     assert [recent[0]["erasure_id"]] == re.findall(r"receipt=(\S+)", done.headers["location"])
-    assert 422 == empty.status_code
+    assert [422, 422] == [empty.status_code, unsure.status_code]
+    assert recent == after
+
+
+@pytest.mark.parametrize("name", ["overview", "segments"])
+def test_a_page_shows_no_more_days_than_are_released(pages: httpx.Client, name: str) -> None:
+    """A range is at most ten years, and costs what is in it; in each form of the page."""
+    wide = {"from": "2021-01-01", "to": "2030-12-31"}
+    facts = pages.get(f"/pages/{name}.json", params=wide).json()
+    page = pages.get(f"/pages/{name}", params=wide)
+    beside = pages.get(f"/pages/{name}.json", params={"from": "2026-05-01", "to": "2026-05-31"})
+
+    assert ("2021-01-01", "2030-12-31") == (facts["from"], facts["to"])
+    assert ("2026-03-01", LAST, 13) == (
+        facts["days"][0]["day"],
+        facts["days"][-1]["day"],
+        len(facts["days"]),
+    )
+    assert [200, 200] == [page.status_code, beside.status_code]
+    assert ([], []) == (beside.json()["days"], beside.json()["releases"])
+
+
+@pytest.mark.parametrize("name", ["overview", "segments", "releases"])
+@pytest.mark.parametrize("form", ["", ".json", ".csv"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "from=1901-01-01&to=9998-12-31",
+        "from=2016-01-01&to=2026-01-08",
+        "to=0001-01-01",
+        "from=9999-12-31",
+    ],
+)
+def test_no_range_is_without_end(pages: httpx.Client, name: str, form: str, query: str) -> None:
+    """More than ten years, or days at the ends of the calendar, are refused in every form."""
+    assert 422 == pages.get(f"/pages/{name}{form}?{query}").status_code
+
+
+@pytest.mark.parametrize("page", ["budget", "plans"])
+@pytest.mark.parametrize(
+    ("month", "status"), [("0001-01", 422), ("1899-12", 422), ("9999-12", 422), ("1900-01", 200)]
+)
+def test_months_are_bounded(pages: httpx.Client, page: str, month: str, status: int) -> None:
+    """Each has days before and after it."""
+    assert status == pages.get(f"/pages/{page}.json", params={"month": month}).status_code
+
+
+@pytest.mark.parametrize("path", ["/", "/login", "/docs", *(f"/pages/{one}" for one in SHEETS)])
+def test_a_head_is_a_page_without_its_body(pages: httpx.Client, path: str) -> None:
+    """For those who look whether a page is there."""
+    asked, whole = pages.head(path), pages.get(path)
+
+    assert (whole.status_code, whole.headers.get("content-type"), b"") == (
+        asked.status_code,
+        asked.headers.get("content-type"),
+        asked.content,
+    )
 
 
 def test_the_guarantee_is_the_published_one(pages: httpx.Client) -> None:
@@ -303,10 +361,110 @@ def test_the_guarantee_is_the_published_one(pages: httpx.Client) -> None:
     assert [3.0, 6.53, 36.0] == figures("plan")
     assert [3.5, 3.5, 42.0] == figures("wau")
     assert [3.5, 5.16, 42.0] == figures("mau")
-    assert [13.0, 12.75, 156.0] == figures("all")
+    assert [9.19, 12.75, 110.28] == figures("all")
     assert [12.45, 36.0, 14.76, 64.03] == [
         rows[name]["year_together_epsilon"] for name in ("plan", "dau", "wau", "all")
     ]
+
+
+def test_the_guarantee_is_that_of_a_month(tmp_path: Path) -> None:
+    """Of the newest month with a charge, with what was granted; the page leads with all budgets,
+    and says what later months will be."""
+    with product(tmp_path, RELEASE_POLICY="plan") as app, service(app) as client:
+        app.open_month(MONTH)
+        app.grant("dau", DAY, reason="an audit")
+        page = client.get("/pages/guarantee").text
+        facts = client.get("/pages/guarantee.json").json()
+        later = client.get("/pages/guarantee.json?month=2026-04").json()
+        budget = client.get("/pages/budget").text
+
+    assert (MONTH, True, False) == (facts["month"], facts["is_open"], later["is_open"])
+    assert {"plan": True, "dau": False} == {
+        one["budget"]: one["is_open"] for one in facts["figures"][:2]
+    }
+    assert '<strong class="nowrap">ε 12.19 at δ 1e-6</strong>' in page
+    assert 'is opened at <span class="nowrap">ε 9.19, δ 1e-6</span>' in page
+    assert 9.19 == later["figures"][-1]["month_epsilon"]
+    assert "1 more allowance granted" in budget
+    assert "grant to DAU on demand" in budget
+
+
+def test_a_price_is_exact_on_the_button(tmp_path: Path) -> None:
+    """With every digit of the settings, on the sliders too; a rounded one opens nothing."""
+    settings = {"PLAN_EPSILON": "12.3456789012", "PLAN_DELTA": "2.5e-7"}
+    with product(tmp_path, RELEASE_POLICY="plan", **settings) as app, service(app) as client:
+        page, facts = client.get("/pages/plans").text, client.get("/pages/plans.json").json()
+        fields = {"month": MONTH, "epsilon": "12.3457", "delta": "2.5e-7"}
+        rounded = client.post("/pages/plans", data=fields)
+        opened = client.post("/pages/plans", data=fields | {"epsilon": "12.3456789012"})
+        after = client.get(f"/pages/plans.json?month={MONTH}").json()
+
+    assert "for ε 12.3456789012, δ 2.5e-7</button>" in page
+    assert 'max="12.3456789012" step="any" value="12.3456789012"' in page
+    assert ["1e-6", "2.5e-7", "1e-7"] == facts["sliders"]["deltas"][3:6]
+    assert facts["is_configured"]
+    assert [422, 303] == [rounded.status_code, opened.status_code]
+    assert (False, None) == (after["can_open"], after["cannot_open"])
+
+
+def test_opening_is_offered_where_it_can_be_done(planning: App) -> None:
+    """Not for a month that is far ahead, nor for a key without the scope: the page says why."""
+    readers = key_of(planning, Scope.READ)
+    with service(planning) as client:
+        far = client.get("/pages/plans?month=2026-07")
+        near, keyless = (client.get("/pages/plans", headers=one) for one in ({}, readers))
+        facts = client.get("/pages/plans.json?month=2026-07").json()
+
+    assert 'method="post" action="/pages/plans"' in near.text
+    for page, reason in ((far, "within 30 days"), (keyless, "the scope `release`")):
+        assert 'method="post" action="/pages/plans"' not in page.text
+        assert reason in page.text
+    assert not facts["can_open"]
+
+
+def test_a_gateway_without_activity_offers_nothing(tmp_path: Path) -> None:
+    """Neither a plan nor an erasure; and its health names the broker that does not answer."""
+    settings = {
+        "INGEST_MODE": "kafka",
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
+        "KAFKA_TOPIC": "events",
+    }
+    with product(tmp_path, RELEASE_POLICY="plan", **settings) as app, service(app) as client:
+        texts = {name: client.get(f"/pages/{name}").text for name in ("plans", "erasures")}
+        checks = client.get("/pages/health.json").json()["checks"]
+
+    for name, text in texts.items():
+        assert "only passes events on" in text
+        assert f'method="post" action="/pages/{name}"' not in text
+    assert ("fail", "Kafka does not answer, or does not take what it is given") == (
+        checks[0]["state"],
+        checks[0]["message"],
+    )
+
+
+def test_a_refused_question_is_told_in_words(pages: httpx.Client) -> None:
+    """What the parameter may be, and no pattern."""
+    told = {
+        "budget?month=2026-13": "Expected a month as 2026-03, from 1900-01 to 9998-12 in “month”.",
+        "plans?epsilon=e": "Expected a decimal number, as 0.5 or 3 in “epsilon”.",
+        "plans?epsilon=99": "Expected ε from 0.01 to 50, found another.",
+        "overview?colour=red": "The address has a parameter that this page does not know.",
+    }
+    assert list(told.values()) == [
+        pages.get(f"/pages/{path.replace('?', '.json?')}").json()["detail"] for path in told
+    ]
+
+
+def test_the_first_page_of_an_empty_product_says_what_to_do(tmp_path: Path) -> None:
+    """A command to copy, for this address, and what comes next under each policy."""
+    for policy, then in (("plan", "opens the plan of its month by itself"), ("on_demand", "/dau/")):
+        with product(tmp_path / policy, RELEASE_POLICY=policy) as app, service(app) as client:
+            page = client.get("/").text
+            odd = client.get("/", headers={"Host": "a'b$(c)"}).text
+
+        assert "/events \\" in page
+        assert then in page
+        assert "curl http://localhost:8000/events" in odd
 
 
 def test_a_stream_ends_with_its_session(tmp_path: Path) -> None:

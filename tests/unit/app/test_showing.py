@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,55 @@ def test_a_long_course_is_thinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [0.9, 0.7, 0.5, 0.3, 0.2] == [left for _, left in course.points]
 
 
+def test_a_grant_changes_no_moment_before_it(moving: tuple[App, list[dt.datetime]]) -> None:
+    """Of the cap that held then; the grant is a step up, and the last share is what is left."""
+    app, now = moving
+    app.release(Metric.DAU, dt.date(2026, 3, 9))
+    now[0] += dt.timedelta(days=1)
+    before = next(one for one in Showing(app).courses(MONTH) if one.metric == "dau")
+    app.grant("dau", DAY, reason="an audit")
+    now[0] += dt.timedelta(days=1)
+    app.release(Metric.DAU, dt.date(2026, 3, 10))
+
+    course = next(one for one in Showing(app).courses(MONTH) if one.metric == "dau")
+
+    assert [0.9] == [left for _, left in before.points]
+    assert [0.9, 0.95, 0.9] == [left for _, left in course.points]
+    assert (course.points[1][0],) == course.grants
+    assert (6.0, 5.4) == (course.epsilon_cap, course.epsilon_remaining)
+
+
+def test_a_course_ends_with_what_is_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where there are more charges than are read."""
+    monkeypatch.setattr(showing_module, "CHARGES_READ_MAX", 1)
+    monkeypatch.setattr(showing_module, "_PAGE", 1)
+    with product(tmp_path) as app:
+        for _ in range(4):
+            app.release(Metric.DAU, DAY, fresh=True)
+        course = next(one for one in Showing(app).courses(MONTH) if one.metric == "dau")
+
+    assert [0.9, 0.6] == [left for _, left in course.points]
+
+
+def test_what_cannot_be_opened_says_why(tmp_path: Path) -> None:
+    """A month that is far ahead; a store that only passes events on, which erases nobody."""
+    with product(tmp_path / "own", RELEASE_POLICY="plan") as app:
+        showing = Showing(app)
+        assert showing.cannot_open(MONTH) is None
+        assert showing.cannot_erase() is None
+        assert "within 30 days" in str(showing.cannot_open("2026-06"))
+        assert (3, Fraction(1, 1_000_000)) == showing.charge(MONTH)
+    kafka = {
+        "INGEST_MODE": "kafka",
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
+        "KAFKA_TOPIC": "events",
+    }
+    with product(tmp_path / "gateway", RELEASE_POLICY="plan", **kafka) as app:
+        showing = Showing(app)
+        assert "only passes events on" in str(showing.cannot_open(MONTH))
+        assert "only passes events on" in str(showing.cannot_erase())
+
+
 def test_a_plan_is_paid_once_and_waits_for_days(tmp_path: Path) -> None:
     """Its course drops to nothing; the first day to come and its close are told."""
     with product(tmp_path, RELEASE_POLICY="plan") as app:
@@ -149,8 +199,8 @@ def test_budgets_of_the_live_counter_are_shown_where_it_is_on(tmp_path: Path) ->
     """Its budget is one of the month's, and in the sum of all."""
     with product(tmp_path, RELEASE_POLICY="plan", LIVE_EPSILON=1.0) as app:
         names = [one.metric for one in Showing(app).courses(MONTH)]
-        rows = {one.budget: one.month for one in Showing(app).implied()}
+        rows = {one.budget: one.month for one in Showing(app).implied(MONTH)}
 
     assert ["plan", "dau", "wau", "mau", "live"] == names
     assert (1.0, 1e-6) == rows["live"]
-    assert 14.0 == rows["all"][0]
+    assert 9.32 == rows["all"][0]

@@ -3,6 +3,8 @@ const DAY_SECONDS = 86400;
 const PADDING = 0.08;
 const POWERS = Array.from({ length: 10 }, (_, power) => 10 ** power);
 const WHOLE = POWERS.flatMap((ten) => [ten, 2 * ten, 5 * ten]);
+// Lines of equal height stay apart: each is seen through the gaps of the one above it.
+const DASHES = { wau: [16, 8], mau: [7, 17], live: [3, 9], forecast: [2, 3], view: [6, 4] };
 const colors = () => getComputedStyle(document.documentElement);
 const isDark = matchMedia("(prefers-color-scheme: dark)");
 const charts = new Set();
@@ -94,11 +96,12 @@ class Chart {
         options.push(edge(color), edge(color));
       }
       const isStep = "step" in this.figure.dataset && !isForecast;
+      const dash = DASHES[isForecast ? "forecast" : isStep ? name : isView && "view"];
       data.push(one.value);
       options.push({
         stroke: color,
-        width: 2,
-        dash: isForecast || isView ? [6, 4] : undefined,
+        width: isStep && name === "plan" ? 5 : 2,
+        dash,
         spanGaps: isForecast,
         paths: isStep ? uPlot.paths.stepped({ align: 1 }) : undefined,
         points: { show: !isStep && this.x.length <= 45, size: 5, fill: isView ? ink("--surface") : color, width: 1.5 },
