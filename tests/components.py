@@ -450,16 +450,14 @@ def _spark_environment() -> Iterator[Path]:
     if not shutil.which("java"):
         pytest.skip("Spark itself needs a JDK")
     home = Path(pyspark.__file__).parent
-    own = {
-        "JDK_JAVA_OPTIONS": f"{_QUICK_JVM} {_shared_classes(home)}",
-        "PYSPARK_PYTHON": sys.executable,
-        "SPARK_LOCAL_IP": "127.0.0.1",
-    }
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("SPARK_")]:
             patch.delenv(name)
-        for name, value in own.items():
-            patch.setenv(name, value)
+        # A machine need not know an address of its own name.
+        patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        patch.setenv("JDK_JAVA_OPTIONS", _QUICK_JVM)
+        patch.setenv("JDK_JAVA_OPTIONS", f"{_QUICK_JVM} {_shared_classes(home)}")
         yield home
 
 
@@ -489,21 +487,17 @@ def _shared_classes(home: Path) -> str:
                 "spark.ui.enabled": "false",
                 "spark.driver.host": "127.0.0.1",
             }
-            subprocess.run(
+            warm = subprocess.run(
                 [
                     *(home / "bin" / "spark-submit", "--master", "local[2]"),
                     *(part for one in options.items() for part in ("--conf", "=".join(one))),
                     "job.py",
                 ],
                 cwd=folder,
-                env={
-                    **os.environ,
-                    "JDK_JAVA_OPTIONS": _QUICK_JVM,
-                    "PYSPARK_PYTHON": sys.executable,
-                },
                 capture_output=True,
-                check=True,
+                text=True,
             )
+            assert warm.returncode == 0, f"Spark does not start:\n{warm.stderr[-4000:]}"
             draft.replace(target)
     # What cannot be used is passed over, and nothing is told where the output of a JVM is read.
     return f"-XX:SharedArchiveFile={target} -Xlog:disable"
