@@ -26,7 +26,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         streams = {"simulation", "contracts"} & set(item.path.parts)
-        if streams or item.get_closest_marker("slow") or item.get_closest_marker("statistical"):
+        drawn = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        if (
+            drawn
+            or streams
+            or item.get_closest_marker("slow")
+            or item.get_closest_marker("statistical")
+        ):
             item.add_marker(pytest.mark.no_cover)
 
 

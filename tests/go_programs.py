@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -13,8 +14,8 @@ BUILD_SECONDS_MAX = 900
 
 
 def helm() -> Path:
-    """Helm: the one on the path, or one that is built in two minutes."""
-    found = shutil.which("helm")
+    """Helm: the one on the path, the one that is installed here, or one built in two minutes."""
+    found = shutil.which("helm") or shutil.which("helm", path=Path(sys.executable).parent)
     return Path(found) if found else _built("helm.sh/helm/v3/cmd/helm", "v3.21.4")
 
 

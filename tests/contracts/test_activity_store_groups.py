@@ -204,7 +204,7 @@ KINDS = {"plain": LiveDriver, "encrypted": LiveDriver, "lake": Driver}
 def test_groups_equal_batches_one_by_one(stores: Stores, driver: type[Driver]) -> None:
     """However batches are grouped, each outcome and each prefix is that of the oracles."""
 
-    @settings(max_examples=stores.examples(60), suppress_health_check=list(HealthCheck))
+    @settings(max_examples=stores.examples(30), suppress_health_check=list(HealthCheck))
     @given(stream=groups())
     def check(stream: list[tuple[str, list[SentBatch]]]) -> None:
         one = driver(stores(), stores())
