@@ -29,8 +29,9 @@ TINY: Final = StoreLimits(
     cache_bytes_max=2048,
     lock_wait_seconds=0.05,
 )
-LAKE_SHARE: Final = 0.1
-"""A job of Spark takes a hundred times as long as a call of the embedded store."""
+SHARES: Final = {"plain": 1.0, "encrypted": 0.4, "reopened": 0.4, "lake": 0.1}
+"""How many examples each kind is given of those of the first: the second and third are the same
+code over other files, and a job of Spark takes a hundred times as long as a call of the first."""
 
 
 @contextmanager
@@ -105,7 +106,7 @@ def stores_of(kind: str, folder: Path, spark: "Callable[[], SparkSession]") -> I
             made.append(EmbeddedStore(root, store_key=key, clock=lambda: NOW, limits=TINY))
         return made[-1]
 
-    yield Stores(new, share=1.0 if session is None else LAKE_SHARE)
+    yield Stores(new, share=SHARES[kind])
     for store in made:
         store.close()
 

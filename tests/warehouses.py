@@ -20,7 +20,7 @@ from dpdau.ingest.rules import Rules
 from dpdau.ingest.warehouse import Place, TableAddress, Warehouse
 from dpdau.ingest.warehouse_spark import SparkFiles, SparkTable
 
-STREAMS = int(os.environ.get("DPDAU_STREAMS", "30"))
+STREAMS = int(os.environ.get("DPDAU_STREAMS", "15"))
 """The whole claim is about 200: `DPDAU_STREAMS=200`."""
 MONTH = "2026-02"
 FIRST = dt.date(2026, 2, 1)

@@ -36,7 +36,7 @@ WINDOWS = (1, 7, 30, 64)
 DAY = day_number(FIRST_DAY)
 SEGMENTS = [Segment(name, value) for name, some in DIMENSION_VALUES.items() for value in some]
 STREAMS_PER_STORE = 25
-STREAMS = 1000 if "DPDAU_SOAK" in os.environ else 250
+STREAMS = 1000 if "DPDAU_SOAK" in os.environ else 150
 
 Make = Callable[[], ActivityStore]
 

@@ -1,7 +1,10 @@
 """Style as a test: what may stand where, how big things may grow, and what may make what."""
 
 import ast
+import re
 import subprocess
+from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -61,6 +64,12 @@ def modules() -> list[Path]:
     return sorted(path for path in SOURCE.rglob("*.py") if "_pb2" not in path.stem)
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """A file as Python reads it."""
+    return ast.parse(path.read_text("utf-8"))
+
+
 def bodies(tree: ast.AST) -> list[tuple[str, int]]:
     """(name, lines after the docstring) of each function."""
     found = []
@@ -89,7 +98,7 @@ def test_files_and_bodies_stay_short() -> None:
             long.append(f"{path.name}: {len(text.splitlines())} lines")
         long += [
             f"{path.name}:{name}: {lines} lines"
-            for name, lines in bodies(ast.parse(text))
+            for name, lines in bodies(tree_of(path))
             if lines > BODY_LINES_MAX
         ]
 
@@ -108,7 +117,7 @@ def test_doors_are_opened_in_one_room(noun: str) -> None:
     """Each noun that crosses a door is constructed in the module that owns the door alone."""
     makers = set()
     for path in modules():
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) != "threading.Event":
                 name = node.func.attr if isinstance(node.func, ast.Attribute) else None
                 name = node.func.id if isinstance(node.func, ast.Name) else name
@@ -151,7 +160,7 @@ def test_every_test_says_what_it_expects() -> None:
     silent = [
         f"{path.relative_to(ROOT)}:{node.name}"
         for path in (ROOT / "tests").rglob("test_*.py")
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and node.name.startswith("test_")
         and not ast.get_docstring(node)
@@ -162,19 +171,19 @@ def test_every_test_says_what_it_expects() -> None:
 
 def test_every_definition_is_used() -> None:
     """Each public function, class and method of the product is named somewhere else."""
-    texts = {
-        path: path.read_text("utf-8")
+    files = [
+        path
         for folder in (SOURCE, ROOT / "tests", ROOT / "docs")
         for path in folder.rglob("*")
         if path.suffix in {".py", ".md"}
-    }
-    everything = "\n".join(texts.values())
+    ]
+    named = Counter(word for path in files for word in re.findall(r"\w+", path.read_text("utf-8")))
     unused = []
     for path in modules():
-        for node in ast.walk(ast.parse(texts[path])):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
                 routed = bool(node.decorator_list) and isinstance(node, ast.FunctionDef)
-                if not routed and everything.count(node.name) < 2:
+                if not routed and named[node.name] < 2:
                     unused.append(f"{path.relative_to(SOURCE)}:{node.name}")
 
     assert [] == unused
