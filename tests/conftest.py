@@ -13,7 +13,11 @@ from dpdau.settings import Settings
 # One worker a core: threads of linear algebra would only wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 settings.register_profile(
-    "default", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    "default",
+    deadline=None,
+    derandomize=True,
+    max_examples=500 if "DPDAU_SOAK" in os.environ else 40,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("default")
 
