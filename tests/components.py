@@ -456,7 +456,7 @@ def _spark_environment() -> Iterator[Path]:
         # A machine need not know an address of its own name.
         patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
         patch.setenv("PYSPARK_PYTHON", sys.executable)
-        patch.setenv("JDK_JAVA_OPTIONS", _QUICK_JVM)
+        patch.setenv("JDK_JAVA_OPTIONS", _QUICK_JVM)  # Also for the one that the classes are of.
         patch.setenv("JDK_JAVA_OPTIONS", f"{_QUICK_JVM} {_shared_classes(home)}")
         yield home
 
